@@ -1,0 +1,71 @@
+# Every target makes what it needs: a virtual environment in .venv, the package built and installed into it (again when
+# a source changed), and the tools of that target. On the machine: Python >= 3.10, make and a C++20 compiler.
+#
+#   make test PYTHON=python3.12 PYTEST_ARGS="-k lstm"      another interpreter, part of the suite
+#   make bench TORCH="torch"                               another build of the CPU peer
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+PYTEST_ARGS ?=
+BENCH_ARGS ?=
+DEMO_ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+BUILD_REQUIRES := scikit-build-core pybind11 cmake ninja
+# Folders are listed too: their times change when a file is added or removed.
+SOURCES := CMakeLists.txt pyproject.toml $(shell find csrc python/fastrnn -not -name '*.pyc' -not -name '__pycache__')
+CXX_FILES := $(shell find csrc -name '*.h' -o -name '*.cpp')
+PYTHON_FILES := $(wildcard python tests bench examples)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench lint format clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  %-12s %s\n", $$1, $$2 }'
+
+demo: $(VENV)/.installed-plot ## train a text generator for 40 s, then let it write (DEMO_ARGS="--cell gru")
+	@mkdir -p build/demo
+	$(BIN)/python examples/text_generation.py --save build/demo/text_generation.npz \
+		--picture build/demo/text_generation.png $(DEMO_ARGS)
+
+test: $(VENV)/.installed-test ## run the test suite against the installed package (PYTEST_ARGS="-k lstm")
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench: $(VENV)/.installed-bench ## time fastrnn beside its peers (BENCH_ARGS="--help")
+	$(BIN)/python bench/compare.py $(BENCH_ARGS)
+
+lint: $(VENV)/.installed-dev ## check style and types
+	$(BIN)/ruff check $(PYTHON_FILES)
+	$(BIN)/ruff format --check $(PYTHON_FILES)
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
+
+format: $(VENV)/.installed-dev ## put all sources into the project's style
+	$(BIN)/ruff check --fix $(PYTHON_FILES)
+	$(BIN)/ruff format $(PYTHON_FILES)
+	$(BIN)/clang-format -i $(CXX_FILES)
+
+clean: ## remove the environment, builds and caches
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find csrc python tests bench examples -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+$(VENV)/.made:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "fastrnn needs Python >= 3.10; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet $(BUILD_REQUIRES)
+	@touch $@
+
+# The CPU peer comes first, so that the "torch" of the extra is satisfied by the build chosen here.
+$(VENV)/.torch: $(VENV)/.made
+	$(PIP) install --quiet $(TORCH)
+	@touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.torch
+
+# Without build isolation CMake finds the same tools each time and compiles only what changed.
+$(VENV)/.installed-%: $(SOURCES) $(VENV)/.made
+	@echo "building fastrnn and installing it with its [$*] extra ..."
+	$(PIP) install --quiet --no-build-isolation '.[$*]'
+	@touch $@

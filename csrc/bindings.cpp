@@ -1,0 +1,569 @@
+// The Python module: checks arguments, allocates results, releases the GIL and calls the core. Nothing is computed here.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <cstring>
+#include <optional>
+#include <string>
+
+#include "fastrnn.h"
+
+namespace py = pybind11;
+using namespace fastrnn;
+
+namespace {
+
+struct Network : Spec {
+  bool batch_first;
+
+  int64_t states() const { return num_layers * directions(); }
+  int64_t width() const { return directions() * output_size(); }
+  py::dtype numpy_dtype() const { return dtype == DType::float32 ? py::dtype::of<float>() : py::dtype::of<double>(); }
+  const char* dtype_name() const { return dtype == DType::float32 ? "float32" : "float64"; }
+};
+
+struct NamedCell {
+  const char* name;
+  Cell cell;
+};
+constexpr NamedCell named_cells[] = {{"rnn_tanh", Cell::rnn_tanh}, {"rnn_relu", Cell::rnn_relu},
+                                     {"rnn_sigmoid", Cell::rnn_sigmoid}, {"lstm", Cell::lstm},
+                                     {"gru", Cell::gru}, {"gru_reset_before", Cell::gru_reset_before}};
+
+using Shape = std::vector<int64_t>;
+
+// --- messages -------------------------------------------------------------------------------------------------------
+
+std::string text(const Shape& shape) {
+  std::string out = "(";
+  for (size_t i = 0; i < shape.size(); ++i) out += (i ? ", " : "") + std::to_string(shape[i]);
+  return out + (shape.size() == 1 ? ",)" : ")");
+}
+
+Shape shape_of(const py::array& a) { return Shape(a.shape(), a.shape() + a.ndim()); }
+
+std::string type_name(py::handle value) {
+  return py::cast<std::string>(py::type::handle_of(value).attr("__name__"));
+}
+
+[[noreturn]] void wrong_value(const std::string& name, const std::string& expected, const std::string& got) {
+  throw py::value_error(name + ": expected " + expected + ", got " + got);
+}
+[[noreturn]] void wrong_type(const std::string& name, const std::string& expected, const std::string& got) {
+  throw py::type_error(name + ": expected " + expected + ", got " + got);
+}
+
+// --- arrays ---------------------------------------------------------------------------------------------------------
+
+bool has_dtype(const Network& net, py::handle value) {
+  return net.dtype == DType::float32 ? py::isinstance<py::array_t<float, 0>>(value)
+                                     : py::isinstance<py::array_t<double, 0>>(value);
+}
+
+py::array checked_array(const Network& net, py::handle value, const std::string& name) {
+  const std::string wanted = std::string("a NumPy array of ") + net.dtype_name();
+  if (!py::isinstance<py::array>(value)) wrong_type(name, wanted, type_name(value));
+  py::array array = py::reinterpret_borrow<py::array>(value);
+  if (!has_dtype(net, value)) wrong_type(name, wanted, "dtype " + py::cast<std::string>(py::str(array.dtype())));
+  return array;
+}
+
+py::array contiguous_copy(const py::array& a) { return a.attr("copy")("C"); }
+
+constexpr int aligned_flag = py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+
+// Strides in whole elements, which memory that is not aligned does not have.
+py::array with_element_strides(const Network& net, const py::array& a) {
+  bool usable = (a.flags() & aligned_flag) != 0;
+  for (py::ssize_t i = 0; i < a.ndim(); ++i) usable &= a.strides(i) % static_cast<py::ssize_t>(net.itemsize()) == 0;
+  return usable ? a : contiguous_copy(a);
+}
+
+py::array contiguous(const py::array& a) {
+  const bool usable = (a.flags() & py::array::c_style) && (a.flags() & aligned_flag);
+  return usable ? a : contiguous_copy(a);
+}
+
+py::array checked_state(const Network& net, py::handle value, const std::string& name, const Shape& shape) {
+  const py::array array = checked_array(net, value, name);
+  if (shape_of(array) != shape) wrong_value(name, "shape " + text(shape), text(shape_of(array)));
+  return contiguous(array);
+}
+
+py::array empty(const Network& net, const Shape& shape) { return py::array(net.numpy_dtype(), shape); }
+// For outputs that this file has just made.
+void* data(const py::array& a) { return const_cast<void*>(a.data()); }
+const void* data_or_null(const std::optional<py::array>& a) { return a ? a->data() : nullptr; }
+
+// --- the shape of a call --------------------------------------------------------------------------------------------
+
+struct Extent {
+  int64_t steps, rows;
+  bool batched;
+};
+
+// Sizes in the caller's order of axes: (T, B, n), (B, T, n) with batch_first, (T, n) unbatched.
+Shape over_time(const Network& net, const Extent& e, const Shape& rest) {
+  Shape shape = !e.batched        ? Shape{e.steps}
+                : net.batch_first ? Shape{e.rows, e.steps}
+                                  : Shape{e.steps, e.rows};
+  shape.insert(shape.end(), rest.begin(), rest.end());
+  return shape;
+}
+Shape state_shape(const Network& net, const Extent& e, int64_t width) {
+  return e.batched ? Shape{net.states(), e.rows, width} : Shape{net.states(), width};
+}
+
+Strided strided(const Network& net, const Extent& e, const py::array& a) {
+  const auto size = static_cast<py::ssize_t>(net.itemsize());
+  const auto stride = [&](py::ssize_t axis) { return static_cast<int64_t>(a.strides(axis) / size); };
+  const py::ssize_t last = a.ndim() - 1;
+  const int64_t unit = a.shape(last) > 1 ? stride(last) : 1;
+  if (!e.batched) return {data(a), stride(0), 0, unit};
+  return net.batch_first ? Strided{data(a), stride(1), stride(0), unit} : Strided{data(a), stride(0), stride(1), unit};
+}
+
+// --- arguments ------------------------------------------------------------------------------------------------------
+
+std::vector<std::pair<std::string, Shape>> parameter_shapes(const Network& net) {
+  std::vector<std::pair<std::string, Shape>> all;
+  const int64_t G = net.gates(), H = net.hidden_size, P = net.output_size();
+  for (int64_t layer = 0; layer < net.num_layers; ++layer) {
+    for (int64_t direction = 0; direction < net.directions(); ++direction) {
+      const std::string end = "_l" + std::to_string(layer) + (direction ? "_reverse" : "");
+      all.push_back({"weight_ih" + end, {G * H, net.layer_input(layer)}});
+      all.push_back({"weight_hh" + end, {G * H, P}});
+      if (net.bias) all.push_back({"bias_ih" + end, {G * H}}), all.push_back({"bias_hh" + end, {G * H}});
+      if (net.proj_size) all.push_back({"weight_hr" + end, {P, H}});
+    }
+  }
+  return all;
+}
+
+// The flat list of parameters by layer and direction; works on arrays to read from and on arrays to write to.
+template <class Layer> std::vector<Layer> by_layer(const Network& net, const std::vector<py::array>& flat) {
+  std::vector<Layer> layers;
+  size_t next = 0;
+  const auto take = [&](bool present) { return present ? data(flat[next++]) : nullptr; };
+  for (int64_t i = 0; i < net.states(); ++i) {
+    Layer layer{};
+    layer.w_ih = take(true);
+    layer.w_hh = take(true);
+    layer.b_ih = take(net.bias);
+    layer.b_hh = take(net.bias);
+    layer.w_hr = take(net.proj_size > 0);
+    layers.push_back(layer);
+  }
+  return layers;
+}
+
+std::vector<py::array> checked_weights(const Network& net, const py::sequence& weights) {
+  const auto expected = parameter_shapes(net);
+  if (weights.size() != expected.size()) {
+    wrong_value("weights", std::to_string(expected.size()) + " arrays", std::to_string(weights.size()));
+  }
+  std::vector<py::array> checked;
+  for (size_t i = 0; i < expected.size(); ++i) {
+    checked.push_back(checked_state(net, py::object(weights[i]), expected[i].first, expected[i].second));
+  }
+  return checked;
+}
+
+// h and c of a state argument, each present or not.
+struct StatePair {
+  std::optional<py::array> h, c;
+};
+
+StatePair checked_state_pair(const Network& net, const Extent& e, py::handle value, const char* name, const char* h_name,
+                             const char* c_name) {
+  StatePair pair;
+  if (value.is_none()) return pair;
+  py::object h = py::reinterpret_borrow<py::object>(value), c = py::none();
+  const bool is_pair = py::isinstance<py::tuple>(value) || py::isinstance<py::list>(value);
+  if (net.has_cell()) {
+    const std::string wanted = std::string("a tuple (") + h_name + ", " + c_name + ")";
+    if (!is_pair) wrong_type(name, wanted, type_name(value));
+    const auto items = py::reinterpret_borrow<py::sequence>(value);
+    if (items.size() != 2) wrong_value(name, wanted, "one of length " + std::to_string(items.size()));
+    h = items[0], c = items[1];
+  } else if (is_pair) {
+    wrong_type(name, std::string("the array ") + h_name, type_name(value));
+  }
+  if (!h.is_none()) pair.h = checked_state(net, h, h_name, state_shape(net, e, net.output_size()));
+  if (!c.is_none()) pair.c = checked_state(net, c, c_name, state_shape(net, e, net.hidden_size));
+  return pair;
+}
+
+std::optional<std::vector<int64_t>> checked_lengths(const Extent& e, py::handle value) {
+  if (value.is_none()) return std::nullopt;
+  py::array array;
+  try {
+    array = py::module_::import("numpy").attr("asarray")(value);
+  } catch (py::error_already_set& error) {
+    if (!error.matches(PyExc_ValueError) && !error.matches(PyExc_TypeError)) throw;
+    wrong_type("lengths", "integers", type_name(value));
+  }
+  const char kind = array.dtype().kind();
+  if (array.size() == 0 && e.rows == 0) return std::vector<int64_t>{};
+  if (kind != 'i' && kind != 'u') {
+    wrong_type("lengths", "integers", "dtype " + py::cast<std::string>(py::str(array.dtype())));
+  }
+  const bool scalar = !e.batched && array.ndim() == 0;
+  if (!scalar && shape_of(array) != Shape{e.rows}) {
+    wrong_value("lengths", "shape " + text({e.rows}), text(shape_of(array)));
+  }
+  std::vector<int64_t> lengths;
+  for (const py::handle item : array.attr("ravel")()) {
+    int overflow = 0;
+    const long long n = PyLong_AsLongLongAndOverflow(py::int_(py::reinterpret_borrow<py::object>(item)).ptr(), &overflow);
+    if (overflow || n < 0 || n > e.steps) {
+      wrong_value("lengths", "values in 0 ... " + std::to_string(e.steps),
+                  py::cast<std::string>(py::str(item)) + " at index " + std::to_string(lengths.size()));
+    }
+    lengths.push_back(n);
+  }
+  return lengths;
+}
+
+// The checked arguments of a forward call.
+struct Call {
+  Extent extent;
+  py::array x;
+  StatePair state;
+  std::optional<std::vector<int64_t>> lengths;
+
+  Call(const Network& net, py::handle x_argument, py::handle state_argument, py::handle lengths_argument) {
+    x = checked_array(net, x_argument, "x");
+    const std::string batched = net.batch_first ? "(B, T, " : "(T, B, ";
+    const std::string size = std::to_string(net.input_size);
+    if ((x.ndim() != 3 && x.ndim() != 2) || x.shape(x.ndim() - 1) != net.input_size) {
+      wrong_value("x", "shape " + batched + size + ") or (T, " + size + ")", text(shape_of(x)));
+    }
+    const bool has_rows = x.ndim() == 3;
+    extent = {x.shape(has_rows && net.batch_first ? 1 : 0), has_rows ? x.shape(net.batch_first ? 0 : 1) : 1, has_rows};
+    state = checked_state_pair(net, extent, state_argument, "state", "h0", "c0");
+    lengths = checked_lengths(extent, lengths_argument);
+    x = with_element_strides(net, x);
+  }
+
+  // All but the outputs.
+  void fill(const Network& net, Forward& call) const {
+    call.steps = extent.steps;
+    call.rows = extent.rows;
+    call.lengths = lengths ? lengths->data() : nullptr;
+    call.x = strided(net, extent, x);
+    call.h0 = data_or_null(state.h);
+    call.c0 = data_or_null(state.c);
+  }
+};
+
+// --- calls ----------------------------------------------------------------------------------------------------------
+
+struct Outputs {
+  py::array y, h_n;
+  std::optional<py::array> c_n;
+
+  Outputs(const Network& net, const Extent& e)
+      : y(empty(net, over_time(net, e, {net.width()}))), h_n(empty(net, state_shape(net, e, net.output_size()))) {
+    if (net.has_cell()) c_n = empty(net, state_shape(net, e, net.hidden_size));
+  }
+  void fill(const Network& net, const Extent& e, Forward& call) const {
+    call.y = strided(net, e, y);
+    call.h_n = data(h_n);
+    call.c_n = c_n ? data(*c_n) : nullptr;
+  }
+  py::object state() const { return c_n ? py::object(py::make_tuple(h_n, *c_n)) : py::object(h_n); }
+};
+
+template <class Weights>
+py::tuple run_inference(const Network& net, const Weights& weights, const Call& arguments) {
+  const Outputs out(net, arguments.extent);
+  Forward call{};
+  arguments.fill(net, call);
+  out.fill(net, arguments.extent, call);
+  {
+    const py::gil_scoped_release release;
+    forward(net, weights, call);
+  }
+  return py::make_tuple(out.y, out.state());
+}
+
+py::tuple infer(const Network& net, const py::sequence& weights, py::handle x, py::handle state, py::handle lengths) {
+  const std::vector<py::array> arrays = checked_weights(net, weights);
+  return run_inference(net, by_layer<LayerWeights>(net, arrays), Call(net, x, state, lengths));
+}
+
+class Prepared {
+ public:
+  Prepared(const Network& net, const py::sequence& weights)
+      : net_(net), packed_(pack(net, by_layer<LayerWeights>(net, checked_weights(net, weights)))) {}
+
+  py::tuple operator()(py::handle x, py::handle state, py::handle lengths) const {
+    return run_inference(net_, packed_, Call(net_, x, state, lengths));
+  }
+  const Network& net() const { return net_; }
+  size_t bytes() const { return packed_.bytes; }
+
+ private:
+  Network net_;
+  Packed packed_;
+};
+
+// What a forward call keeps for backward: the core's tape, a y of its own, copies of the states, and by reference x and
+// the weights. Never changed once made.
+struct Tape {
+  py::object spec;  // the caller's own, so that a layer knows its tapes
+  Network net;
+  Call call;
+  std::vector<py::array> weights;
+  py::array x_as_given, y;
+  uint64_t dropout_seed;
+  TapeLayout layout;
+  Memory memory;
+
+  // (T, B, ...) on the tape, in the caller's order of axes.
+  py::array view(py::handle self, const void* at, const Shape& rest, const Shape& strides) const {
+    const Extent& e = call.extent;
+    const Shape shape = over_time(net, e, rest);
+    Shape bytes;
+    if (!e.batched) {
+      bytes = {strides[0]};
+    } else {
+      bytes = net.batch_first ? Shape{strides[1], strides[0]} : Shape{strides[0], strides[1]};
+    }
+    bytes.insert(bytes.end(), strides.begin() + 2, strides.end());
+    for (int64_t& stride : bytes) stride *= static_cast<int64_t>(net.itemsize());
+    py::array array(net.numpy_dtype(), shape, bytes, at, self);
+    array.attr("flags").attr("writeable") = false;
+    return array;
+  }
+
+  std::pair<size_t, size_t> checked_place(int64_t layer, int64_t direction) const {
+    if (layer < 0 || layer >= net.num_layers) {
+      wrong_value("layer", "0 ... " + std::to_string(net.num_layers - 1), std::to_string(layer));
+    }
+    if (direction < 0 || direction >= net.directions()) {
+      wrong_value("direction", net.bidirectional ? "0 or 1" : "0", std::to_string(direction));
+    }
+    return {static_cast<size_t>(layer), static_cast<size_t>(direction)};
+  }
+};
+
+py::array tape_gates(const py::object& self, int64_t layer, int64_t direction) {
+  const auto& tape = py::cast<const Tape&>(self);
+  const Network& net = tape.net;
+  const auto [l, d] = tape.checked_place(layer, direction);
+  const int64_t H = net.hidden_size, G = net.gates(), B = tape.call.extent.rows;
+  if (tape.layout.saved_per_unit == 0) {  // an RNN's one gate is its output
+    const bool last = layer + 1 == net.num_layers;
+    const Strided y = last ? strided(net, tape.call.extent, tape.y) : Strided{nullptr, B * net.width(), net.width(), 1};
+    const std::byte* base = last ? static_cast<const std::byte*>(y.data) : tape.memory.get() + tape.layout.layers[l].hidden;
+    return tape.view(self, base + static_cast<size_t>(direction * H) * net.itemsize(), {1, H}, {y.time, y.row, H, 1});
+  }
+  const int64_t row = tape.layout.saved_per_unit * H;
+  return tape.view(self, tape.memory.get() + tape.layout.layers[l].saved[d], {G, H}, {B * row, row, H, 1});
+}
+
+py::array tape_cells(const py::object& self, int64_t layer, int64_t direction) {
+  const auto& tape = py::cast<const Tape&>(self);
+  if (!tape.net.has_cell()) throw py::value_error("cells: only an LSTM has a cell state");
+  const auto [l, d] = tape.checked_place(layer, direction);
+  const int64_t H = tape.net.hidden_size;
+  return tape.view(self, tape.memory.get() + tape.layout.layers[l].cells[d], {H}, {tape.call.extent.rows * H, H, 1});
+}
+
+py::tuple run_forward(const py::object& spec, const py::sequence& weights, py::handle x, py::handle state,
+                      py::handle lengths, uint64_t dropout_seed) {
+  const auto& net = py::cast<const Network&>(spec);
+  std::vector<py::array> arrays = checked_weights(net, weights);
+  Call arguments(net, x, state, lengths);
+  // The states are small: copies of them let a caller carry its own on in place.
+  if (arguments.state.h) arguments.state.h = contiguous_copy(*arguments.state.h);
+  if (arguments.state.c) arguments.state.c = contiguous_copy(*arguments.state.c);
+  const Extent e = arguments.extent;
+  const Outputs out(net, e);
+  auto tape = std::make_unique<Tape>(Tape{spec, net, std::move(arguments), std::move(arrays),
+                                          py::reinterpret_borrow<py::array>(x), empty(net, shape_of(out.y)), dropout_seed,
+                                          tape_layout(net, e.steps, e.rows), Memory(nullptr, nullptr)});
+  tape->memory = allocate(tape->layout.bytes);
+  Forward call{};
+  tape->call.fill(net, call);
+  out.fill(net, e, call);
+  call.y = strided(net, e, tape->y);
+  call.tape = tape->memory.get();
+  call.dropout_seed = dropout_seed;
+  const auto layers = by_layer<LayerWeights>(net, tape->weights);
+  void* y = data(out.y);
+  const void* kept_y = tape->y.data();
+  const auto bytes = static_cast<size_t>(out.y.nbytes());
+  {
+    const py::gil_scoped_release release;
+    forward(net, layers, call);
+    if (bytes) std::memcpy(y, kept_y, bytes);
+  }
+  return py::make_tuple(out.y, out.state(), py::cast(std::move(tape)));
+}
+
+py::tuple run_backward(const Tape& tape, py::handle dy_argument, py::handle dstate_argument) {
+  const Network& net = tape.net;
+  const Extent& e = tape.call.extent;
+  std::optional<py::array> dy;
+  if (!dy_argument.is_none()) {
+    dy = checked_array(net, dy_argument, "dy");
+    const Shape wanted = over_time(net, e, {net.width()});
+    if (shape_of(*dy) != wanted) wrong_value("dy", "shape " + text(wanted), text(shape_of(*dy)));
+    dy = with_element_strides(net, *dy);
+    if (strided(net, e, *dy).unit != 1) dy = contiguous_copy(*dy);
+  }
+  const StatePair dstate = checked_state_pair(net, e, dstate_argument, "dstate", "dh_n", "dc_n");
+
+  const py::array dx = empty(net, over_time(net, e, {net.input_size}));
+  const py::array dh0 = empty(net, state_shape(net, e, net.output_size()));
+  py::object dc0 = py::none();
+  if (net.has_cell()) dc0 = empty(net, state_shape(net, e, net.hidden_size));
+  std::vector<py::array> gradients;
+  for (const auto& [name, shape] : parameter_shapes(net)) gradients.push_back(empty(net, shape));
+
+  Backward call{};
+  tape.call.fill(net, call);
+  call.y = strided(net, e, tape.y);
+  call.tape = tape.memory.get();
+  call.dropout_seed = tape.dropout_seed;
+  if (dy) call.dy = strided(net, e, *dy);
+  call.dh_n = data_or_null(dstate.h);
+  call.dc_n = data_or_null(dstate.c);
+  call.dx = strided(net, e, dx);
+  call.dh0 = data(dh0);
+  call.dc0 = net.has_cell() ? data(py::reinterpret_borrow<py::array>(dc0)) : nullptr;
+  const auto outputs = by_layer<LayerGradients>(net, gradients);
+  call.gradients = outputs.data();
+  const auto layers = by_layer<LayerWeights>(net, tape.weights);
+  {
+    const py::gil_scoped_release release;
+    backward(net, layers, call);
+  }
+  return py::make_tuple(dx, dh0, dc0, py::cast(gradients));
+}
+
+// --- descriptions ---------------------------------------------------------------------------------------------------
+
+Network make_network(const std::string& cell, int64_t input_size, int64_t hidden_size, int64_t num_layers, bool bias,
+                     bool batch_first, double dropout, bool bidirectional, int64_t proj_size, const std::string& dtype) {
+  Network net{};
+  const auto* found = std::find_if(std::begin(named_cells), std::end(named_cells),
+                                   [&](const NamedCell& named) { return cell == named.name; });
+  if (found == std::end(named_cells)) wrong_value("cell", "a cell's name", "'" + cell + "'");
+  net.cell = found->cell;
+  const auto positive = [](const char* name, int64_t value) {
+    if (value < 1) wrong_value(name, "at least 1", std::to_string(value));
+    return value;
+  };
+  net.input_size = positive("input_size", input_size);
+  net.hidden_size = positive("hidden_size", hidden_size);
+  net.num_layers = positive("num_layers", num_layers);
+  if (!(dropout >= 0 && dropout <= 1)) wrong_value("dropout", "a probability in [0, 1]", std::to_string(dropout));
+  if (proj_size < 0 || proj_size >= hidden_size) {
+    wrong_value("proj_size", "0 or less than hidden_size", std::to_string(proj_size));
+  }
+  if (proj_size && net.cell != Cell::lstm) wrong_value("proj_size", "0, since only an LSTM has a projection", std::to_string(proj_size));
+  if (dtype != "float32" && dtype != "float64") wrong_value("dtype", "'float32' or 'float64'", "'" + dtype + "'");
+  net.dtype = dtype == "float32" ? DType::float32 : DType::float64;
+  net.proj_size = proj_size;
+  net.dropout = dropout;
+  net.bias = bias;
+  net.bidirectional = bidirectional;
+  net.batch_first = batch_first;
+  return net;
+}
+
+const char* cell_name(const Network& net) {
+  return std::find_if(std::begin(named_cells), std::end(named_cells),
+                      [&](const NamedCell& named) { return net.cell == named.cell; })
+      ->name;
+}
+
+py::list shapes_as_tuples(const Network& net) {
+  py::list out;
+  for (const auto& [name, shape] : parameter_shapes(net)) out.append(py::make_tuple(name, py::tuple(py::cast(shape))));
+  return out;
+}
+
+void choose_isa(const std::string& wanted) {
+  for (const Isa isa : available_isas()) {
+    if (wanted == name(isa)) return set_isa(isa);
+  }
+  wrong_value("name", "an instruction set that this machine can run", "'" + wanted + "'");
+}
+
+void choose_partition(const std::string& wanted) {
+  if (wanted == "automatic") return set_partition(Partition::automatic);
+  if (wanted == "rows") return set_partition(Partition::rows);
+  if (wanted == "units") return set_partition(Partition::units);
+  wrong_value("name", "'automatic', 'rows' or 'units'", "'" + wanted + "'");
+}
+
+}  // namespace
+
+// Free-threaded Python may run this module without the GIL: its objects never change once made, the core's settings are
+// atomic, and its pool of threads serves one caller at a time.
+PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
+  using namespace py::literals;
+  py::class_<Network>(m, "Spec")
+      .def(py::init(&make_network), "cell"_a, "input_size"_a, "hidden_size"_a, "num_layers"_a = 1, "bias"_a = true,
+           "batch_first"_a = false, "dropout"_a = 0.0, "bidirectional"_a = false, "proj_size"_a = 0,
+           "dtype"_a = "float32")
+      .def_property_readonly("cell", &cell_name)
+      .def_property_readonly("input_size", [](const Network& n) { return n.input_size; })
+      .def_property_readonly("hidden_size", [](const Network& n) { return n.hidden_size; })
+      .def_property_readonly("num_layers", [](const Network& n) { return n.num_layers; })
+      .def_property_readonly("proj_size", [](const Network& n) { return n.proj_size; })
+      .def_property_readonly("bias", [](const Network& n) { return n.bias; })
+      .def_property_readonly("batch_first", [](const Network& n) { return n.batch_first; })
+      .def_property_readonly("bidirectional", [](const Network& n) { return n.bidirectional; })
+      .def_property_readonly("dropout", [](const Network& n) { return n.dropout; })
+      .def_property_readonly("dtype", &Network::dtype_name)
+      .def("parameter_shapes", &shapes_as_tuples);
+
+  py::class_<Tape>(m, "Tape")
+      .def_property_readonly("spec", [](const Tape& t) { return t.spec; })
+      .def_property_readonly("x", [](const Tape& t) { return t.x_as_given; })
+      .def_property_readonly("nbytes", [](const Tape& t) { return t.layout.bytes + static_cast<size_t>(t.y.nbytes()); })
+      .def("gates", &tape_gates, "layer"_a, "direction"_a)
+      .def("cells", &tape_cells, "layer"_a, "direction"_a);
+
+  py::class_<Prepared>(m, "Prepared")
+      .def(py::init<const Network&, const py::sequence&>(), "spec"_a, "weights"_a)
+      .def("__call__", &Prepared::operator(), "x"_a, "state"_a = py::none(), "lengths"_a = py::none())
+      .def_property_readonly("spec", &Prepared::net)
+      .def_property_readonly("nbytes", &Prepared::bytes);
+
+  m.def("check", [](const Network& net, const py::sequence& weights, py::handle x, py::handle state, py::handle lengths) {
+    checked_weights(net, weights);
+    Call(net, x, state, lengths);
+  }, "spec"_a, "weights"_a, "x"_a, "state"_a, "lengths"_a);
+  m.def("infer", &infer, "spec"_a, "weights"_a, "x"_a, "state"_a, "lengths"_a);
+  m.def("forward", &run_forward, "spec"_a, "weights"_a, "x"_a, "state"_a, "lengths"_a, "dropout_seed"_a);
+  m.def("backward", &run_backward, "tape"_a, "dy"_a, "dstate"_a);
+
+  m.def("set_num_threads", &set_num_threads, "n"_a);
+  m.def("get_num_threads", &num_threads);
+  m.def("native_calls", &native_calls);
+  m.def("isa", [] { return name(isa()); });
+  m.def("available_isas", [] {
+    std::vector<std::string> names;
+    for (const Isa isa : available_isas()) names.emplace_back(name(isa));
+    return names;
+  });
+  m.def("set_isa", &choose_isa, "name"_a);
+  m.def("set_partition", &choose_partition, "name"_a);
+  m.def("forward_scratch", [](const Network& net, int64_t steps, int64_t rows, bool training, bool prepared) {
+    return forward_scratch(net, steps, rows, training, prepared);
+  }, "spec"_a, "steps"_a, "rows"_a, "training"_a, "prepared"_a);
+  m.def("backward_scratch", [](const Network& net, int64_t steps, int64_t rows) {
+    return backward_scratch(net, steps, rows);
+  }, "spec"_a, "steps"_a, "rows"_a);
+  m.def("compiler", [] { return __VERSION__; });
+  m.def("cuda", [] { return false; });
+}

@@ -1,0 +1,28 @@
+// What passes through one hidden unit at one step. V is a SIMD vector of units on the CPU and a float in CUDA.
+#pragma once
+
+namespace fastrnn::FASTRNN_ARCH {
+
+template <class V> struct State {
+  V h;
+  V c;  // cells without a cell state leave it alone
+};
+
+// A cell is a struct of constants and of pointwise functions; it knows no memory, loops or threads.
+//
+//   gates          rows of W_ih and W_hh, in units of hidden_size
+//   saved          values a unit and step that the tape keeps for backward beside h and c
+//   slots          gradients a unit and step that backward hands to the products
+//   input_slot     where each gate's gradient lies among the slots, for the product with x,
+//   hidden_slot    and for the product with h
+//   has_cell       is there a c?
+//   carries        does h reach h' without passing through W_hh?
+//   reset_first    does the last gate see r * h in place of h? Then a step takes two products.
+//
+//   forward(x, p, saved, state)    x: W_ih x and its biases, p: W_hh h (and b_hh where it must stay apart);
+//                                  state holds the step's input and is left holding its output
+//   backward(saved, before, after, d, slots)
+//                                  d holds the gradient of the step's output and is left holding that of its input,
+//                                  less what flows through the product with W_hh
+
+}  // namespace fastrnn::FASTRNN_ARCH

@@ -1,0 +1,128 @@
+// The registry: cell x value type x instruction set -> kernels.
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include "kernels.h"
+
+#define FASTRNN_CELLS(CELL) \
+  CELL(rnn_tanh) CELL(rnn_relu) CELL(rnn_sigmoid) CELL(lstm) CELL(gru) CELL(gru_reset_before)
+
+// The instruction sets that this build holds, the best last.
+#if defined(__aarch64__)
+#define FASTRNN_ISAS(ISA) ISA(neon)
+#elif defined(__x86_64__)
+#define FASTRNN_ISAS(ISA) ISA(baseline) ISA(avx2) ISA(avx512)
+#else
+#define FASTRNN_ISAS(ISA) ISA(baseline)
+#endif
+
+namespace fastrnn {
+
+#define CELL(cell)                              \
+  extern const Kernels<float> cell##_float32; \
+  extern const Kernels<double> cell##_float64;
+#define ISA(isa)              \
+  namespace isa {             \
+  FASTRNN_CELLS(CELL)         \
+  }
+FASTRNN_ISAS(ISA)
+#undef ISA
+#undef CELL
+
+namespace {
+
+template <class T> const Kernels<T>& pick(const Kernels<float>& f, const Kernels<double>& d);
+template <> const Kernels<float>& pick(const Kernels<float>& f, const Kernels<double>&) { return f; }
+template <> const Kernels<double>& pick(const Kernels<float>&, const Kernels<double>& d) { return d; }
+
+bool runs(Isa isa) {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  switch (isa) {
+    case Isa::baseline:
+      return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt");
+    case Isa::avx2:
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+    case Isa::avx512:
+      return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+             __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+             __builtin_cpu_supports("avx512vl");
+    case Isa::neon:
+      return false;
+  }
+#endif
+  (void)isa;
+  return true;
+}
+
+Isa initial_isa() {
+  const std::vector<Isa> available = available_isas();
+  if (const char* wanted = std::getenv("FASTRNN_ISA")) {
+    for (const Isa isa : available) {
+      if (std::strcmp(wanted, name(isa)) == 0) return isa;
+    }
+    std::fprintf(stderr, "fastrnn: FASTRNN_ISA=%s is not available here; using %s\n", wanted, name(available.back()));
+  }
+  return available.back();
+}
+
+std::atomic<Isa>& chosen() {
+  static std::atomic<Isa> isa{initial_isa()};
+  return isa;
+}
+
+}  // namespace
+
+template <class T> const Kernels<T>& kernels(Cell cell, Isa isa) {
+#define CELL(c)  \
+  case Cell::c: \
+    return pick<T>(c##_float32, c##_float64);
+#define ISA(i)                     \
+  case Isa::i: {                   \
+    using namespace i;             \
+    switch (cell) {                \
+      FASTRNN_CELLS(CELL)          \
+    }                              \
+    break;                         \
+  }
+  switch (isa) {
+    FASTRNN_ISAS(ISA)
+    default:
+      break;
+  }
+#undef ISA
+#undef CELL
+  std::abort();  // unreachable: set_isa() takes available sets only, and the enumerations are complete
+}
+template const Kernels<float>& kernels<float>(Cell, Isa);
+template const Kernels<double>& kernels<double>(Cell, Isa);
+
+std::vector<Isa> available_isas() {
+  std::vector<Isa> available;
+#define ISA(i) \
+  if (runs(Isa::i)) available.push_back(Isa::i);
+  FASTRNN_ISAS(ISA)
+#undef ISA
+  return available;
+}
+
+const char* name(Isa isa) {
+  switch (isa) {
+    case Isa::baseline:
+      return "baseline";
+    case Isa::avx2:
+      return "avx2";
+    case Isa::avx512:
+      return "avx512";
+    case Isa::neon:
+      return "neon";
+  }
+  return "";
+}
+
+Isa isa() { return chosen().load(std::memory_order_relaxed); }
+void set_isa(Isa isa) { chosen().store(isa, std::memory_order_relaxed); }
+
+}  // namespace fastrnn

@@ -1,0 +1,134 @@
+// The contract of the core: what callers hand in, what they get back, and who owns the memory.
+//
+// The core knows no Python and no framework. An adapter checks its arguments, allocates the outputs and makes one call
+// for a whole network: layers, directions, dropout, lengths. All functions may be called from many threads at once and
+// after fork(). They throw std::bad_alloc, before anything is written, when scratch memory cannot be had; sizes that
+// do not fit together are the caller's error and are not looked for here.
+//
+// Sizes: T steps, B rows (sequences), I inputs, H hidden units, P outputs of a direction (proj_size, or H without a
+// projection), L layers, D directions, G gates (RNN 1, LSTM 4 in the order i f g o, GRU 3 in the order r z n).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+namespace fastrnn {
+
+enum class Cell { rnn_tanh, rnn_relu, rnn_sigmoid, lstm, gru, gru_reset_before };
+enum class DType { float32, float64 };
+enum class Isa { baseline, avx2, avx512, neon };
+
+struct Spec {
+  Cell cell;
+  DType dtype;
+  int64_t input_size, hidden_size, num_layers;
+  int64_t proj_size;  // 0: none
+  bool bias, bidirectional;
+  double dropout;  // in [0, 1]: share of a layer's outputs that the next layer does not see, in training
+
+  int64_t directions() const { return bidirectional ? 2 : 1; }
+  int64_t output_size() const { return proj_size ? proj_size : hidden_size; }
+  int64_t layer_input(int64_t layer) const { return layer ? directions() * output_size() : input_size; }
+  int64_t gates() const { return cell == Cell::lstm ? 4 : cell == Cell::gru || cell == Cell::gru_reset_before ? 3 : 1; }
+  bool has_cell() const { return cell == Cell::lstm; }
+  size_t itemsize() const { return dtype == DType::float32 ? 4 : 8; }
+};
+
+// An array over time, rows and units; strides in elements, of any sign.
+struct Strided {
+  void* data;  // null where the call allows an array to be absent
+  int64_t time, row, unit;
+};
+
+// The weights of one layer and direction, each C-contiguous; a network's are in the order layer 0 forward, layer 0
+// reverse, layer 1 forward ... Biases are null without bias, w_hr without a projection.
+struct LayerWeights {
+  const void* w_ih;  // (G H, I of the layer)
+  const void* w_hh;  // (G H, P)
+  const void* b_ih;  // (G H)
+  const void* b_hh;  // (G H)
+  const void* w_hr;  // (P, H)
+};
+struct LayerGradients {
+  void *w_ih, *w_hh, *b_ih, *b_hh, *w_hr;
+};
+
+// A snapshot of a network's weights in the kernels' own layout, for inference; it stays valid for its instruction set
+// whatever set_isa() says later.
+using Memory = std::unique_ptr<std::byte, void (*)(std::byte*)>;
+Memory allocate(size_t bytes);  // aligned to 64; throws std::bad_alloc
+struct Packed {
+  Isa isa;
+  Memory data;
+  size_t bytes;
+};
+Packed pack(const Spec&, const std::vector<LayerWeights>&);
+
+// One call over a batch. Every array is of spec.dtype. Inputs are only read. No output may overlap an input or another
+// output.
+struct Forward {
+  int64_t steps, rows;     // T, B
+  const int64_t* lengths;  // (B), each in 0 ... T, in any order; null: all T
+  Strided x;               // (T, B, I); what lies past a row's length is never read
+  const void* h0;          // (L D, B, P), C-contiguous; null: zeros
+  const void* c0;          // (L D, B, H), likewise; LSTM only
+  Strided y;               // (T, B, D P), unit stride 1; 0 past a row's length
+  void* h_n;               // (L D, B, P): the state after a row's last step, or h0 for a row of length 0
+  void* c_n;               // (L D, B, H), LSTM only
+  std::byte* tape;         // tape_layout().bytes, aligned to 64; null: inference, without dropout
+  uint64_t dropout_seed;   // with a tape
+};
+
+void forward(const Spec&, const std::vector<LayerWeights>&, const Forward&);
+void forward(const Spec&, const Packed&, const Forward&);  // inference only
+
+// Where a tape of the call holds what. Offsets in bytes; every array is C-contiguous and 0 past a row's length.
+struct TapeLayout {
+  struct Layer {
+    std::vector<size_t> saved;  // per direction: (T, B, S, H), the G activated gates first; S is 0 for an RNN
+    std::vector<size_t> cells;  // per direction: (T, B, H) every step's c; LSTM only
+    size_t hidden;              // (T, B, D P) every step's h; not of the last layer, whose h is y
+  };
+  int64_t saved_per_unit;  // S
+  std::vector<Layer> layers;
+  size_t bytes;
+};
+TapeLayout tape_layout(const Spec&, int64_t steps, int64_t rows);
+
+// The forward call that wrote the tape, with the same x, h0, c0, lengths, seed and weights, its y unchanged; h_n and
+// c_n are not looked at.
+struct Backward : Forward {
+  Strided dy;         // (T, B, D P), unit stride 1; null: zeros; never read past a row's length
+  const void* dh_n;   // (L D, B, P), null: zeros
+  const void* dc_n;   // (L D, B, H), null: zeros
+  Strided dx;         // (T, B, I), unit stride 1; null: not wanted; 0 past a row's length
+  void* dh0;          // (L D, B, P)
+  void* dc0;          // (L D, B, H), LSTM only
+  const LayerGradients* gradients;  // as the weights; overwritten, not added to
+};
+void backward(const Spec&, const std::vector<LayerWeights>&, const Backward&);
+
+// Scratch memory, in bytes, that a call of these sizes uses beside its arguments; 64 MiB of it stay with the calling
+// thread for its next call.
+size_t forward_scratch(const Spec&, int64_t steps, int64_t rows, bool training, bool packed);
+size_t backward_scratch(const Spec&, int64_t steps, int64_t rows);
+
+// Threads that a call may use: FASTRNN_NUM_THREADS, or the processors that this process may run on.
+int num_threads();
+void set_num_threads(int threads);  // at least 1
+
+// The instruction set of later calls: FASTRNN_ISA, or the best that this machine can run.
+Isa isa();
+void set_isa(Isa);  // one of available_isas()
+std::vector<Isa> available_isas();
+const char* name(Isa);
+
+// How work is shared; the result has the same bits whatever is chosen. `automatic` asks the cost model.
+enum class Partition { automatic, rows, units };
+void set_partition(Partition);
+
+uint64_t native_calls();  // calls of forward and backward so far in this process
+
+}  // namespace fastrnn

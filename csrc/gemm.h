@@ -1,0 +1,97 @@
+// The one micro-kernel that every product goes through.
+//
+// C = init + A B for a tile of M rows and P panels of N vectors. Each element of C is one chain of fused
+// multiply-adds over k in ascending order: how rows and panels are grouped into tiles, shared between threads or cut
+// into chunks of k cannot change a bit of the result.
+#pragma once
+
+#include "simd.h"
+
+namespace fastrnn::FASTRNN_ARCH {
+
+enum class Init {
+  row,        // every row starts from the same row of N * P vectors (a bias)
+  accumulate  // every element starts from what C holds
+};
+
+// How A lies in memory. by_k: A[m, k] = a[m * stride + k], the rows of a matrix. by_row: A[m, k] = a[k * stride + m],
+// the columns of one, for products over time.
+enum class Order { by_k, by_row };
+
+template <class T> struct Tile {
+  int64_t depth;         // k runs over 0 ... depth - 1
+  const T* a;
+  int64_t a_stride;      // elements
+  const T* b;            // panel: depth rows of N vectors
+  int64_t b_panel;       // elements from one panel to the next
+  const T* init;         // Init::row: N * P vectors
+  T* c;
+  int64_t c_row;         // elements from one row of C to the next
+  int64_t c_panel;       // elements from one panel's columns to the next panel's
+};
+
+// Rows of a tile that fill the registers for panels of N vectors, leaving room for one row of B and one element of A.
+template <int N> inline constexpr int tile_rows = vector_registers == 32 ? (N == 4 ? 6 : N == 3 ? 8 : 12)
+                                                                          : (N == 4 ? 3 : N == 3 ? 4 : 6);
+
+// Panels of a tile when there are few rows: enough independent chains to hide the latency of a multiply-add.
+template <int M, int N>
+inline constexpr int tile_panels = M == 1 ? (vector_registers == 32 ? (N == 4 ? 3 : N == 3 ? 4 : 6)
+                                                                    : (N == 4 ? 2 : N == 3 ? 3 : 4))
+                                   : M == 2 && N <= 3 && vector_registers == 32 ? 2
+                                                                                 : 1;
+
+template <class T, int M, int N, int P, Init init, Order order>
+__attribute__((noinline)) void tile(const Tile<T>& args) {
+  constexpr int L = lanes<T>;
+  Vec<T> acc[M][P][N];
+#pragma GCC unroll 16
+  for (int m = 0; m < M; ++m)
+#pragma GCC unroll 16
+    for (int p = 0; p < P; ++p)
+#pragma GCC unroll 4
+      for (int n = 0; n < N; ++n)
+        acc[m][p][n] = init == Init::row ? load(args.init + (p * N + n) * L)
+                                         : load(args.c + m * args.c_row + p * args.c_panel + n * L);
+
+  const int64_t stride = args.a_stride, panel = args.b_panel;
+  const T* a = args.a;
+  const T* b = args.b;
+  // Three rows a base pointer: addresses then need few registers (base, base + stride, base + 2 stride).
+  const T* a3 = a + 3 * stride;
+  const T* a6 = a + 6 * stride;
+  const T* a9 = a + 9 * stride;
+  const T* a12 = a + 12 * stride;
+  const T* a15 = a + 15 * stride;
+  for (int64_t k = 0; k < args.depth; ++k) {
+    Vec<T> row[P][N];
+#pragma GCC unroll 16
+    for (int p = 0; p < P; ++p)
+#pragma GCC unroll 4
+      for (int n = 0; n < N; ++n) row[p][n] = load(b + p * panel + n * L);
+#pragma GCC unroll 16
+    for (int m = 0; m < M; ++m) {
+      const T* base = m < 3 ? a : m < 6 ? a3 : m < 9 ? a6 : m < 12 ? a9 : m < 15 ? a12 : a15;
+      const Vec<T> value = splat<T>(order == Order::by_row ? a[m] : base[(m % 3) * stride]);
+#pragma GCC unroll 16
+      for (int p = 0; p < P; ++p)
+#pragma GCC unroll 4
+        for (int n = 0; n < N; ++n) acc[m][p][n] = fma(value, row[p][n], acc[m][p][n]);
+    }
+    b += N * L;
+    if (order == Order::by_row) {
+      a += stride;
+    } else {
+      ++a, ++a3, ++a6, ++a9, ++a12, ++a15;
+    }
+  }
+
+#pragma GCC unroll 16
+  for (int m = 0; m < M; ++m)
+#pragma GCC unroll 16
+    for (int p = 0; p < P; ++p)
+#pragma GCC unroll 4
+      for (int n = 0; n < N; ++n) store(args.c + m * args.c_row + p * args.c_panel + n * L, acc[m][p][n]);
+}
+
+}  // namespace fastrnn::FASTRNN_ARCH

@@ -1,0 +1,107 @@
+// What the network (stack.cpp) hands to the kernels of one layer and direction (sequence.h): plain data, so that
+// nothing here has code that differs between instruction sets.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "fastrnn.h"
+
+namespace fastrnn {
+
+class Barrier;
+
+template <class T> struct View {
+  T* data;
+  int64_t time, row, unit;
+};
+
+// Sizes of one layer and direction.
+struct Dims {
+  int64_t steps, rows, input, hidden, output;  // T, B, I, H, P
+  bool projected;                              // then output is the size of the projection
+};
+
+// The batch, its rows sorted by length so that the rows still alive at any step are the first ones. All null where
+// every length is T and the rows stay in their own order.
+struct Batch {
+  const int64_t* order;   // the caller's row behind each sorted row
+  const int64_t* length;  // of each sorted row, descending
+  const int64_t* alive;   // (T + 1): sorted rows whose length exceeds the step
+};
+
+// The threads of one direction form `teams` teams of `team_size`. A team takes every teams-th sorted row and needs no
+// other team until the products over time; inside a team members share out the hidden units and meet at each step.
+struct Member {
+  int team, teams;
+  int rank, team_size;
+  int direction_rank, direction_size;  // among all threads of this direction
+  Barrier* team_barrier;
+  Barrier* direction_barrier;
+};
+
+struct ChunkRows {
+  int64_t forward, backward;  // rows (steps x batch) of the products over time that are done at once
+};
+
+// The part of a layer's input that is dropped, by counter: element (t, b, j) has the number (t B + b) width + j.
+struct Dropout {
+  bool active;
+  uint64_t key;
+  uint32_t threshold;  // of 2^24
+  int64_t width;
+  double scale;
+};
+
+template <class T> struct Sequence {
+  Dims dims;
+  Batch batch;
+  bool reverse;
+  ChunkRows chunk;
+  Dropout dropout;
+  View<const T> x;
+  View<T> y;
+  bool in_place;  // y is x
+  const T *h0, *c0;
+  T *h_n, *c_n;
+  T *saved, *cells;  // tape, or null
+  const T* pack;
+  T* scratch;
+};
+
+template <class T> struct SequenceGradient {
+  Dims dims;
+  Batch batch;
+  bool reverse;
+  ChunkRows chunk;
+  Dropout dropout;
+  View<const T> x, y, dy;
+  const T *h0, *c0, *dh_n, *dc_n;
+  const T *saved, *cells;
+  View<T> dx;
+  T *dh0, *dc0;
+  T *w_ih, *w_hh, *b_ih, *b_hh, *w_hr;
+  const T* pack;
+  T* scratch;
+};
+
+template <class T> struct Weights {
+  const T *w_ih, *w_hh, *b_ih, *b_hh, *w_hr;
+};
+
+// One cell, value type and instruction set. Sizes are in elements; packing is shared out between `parts` callers.
+template <class T> struct Kernels {
+  int lanes;
+  int64_t (*forward_pack_size)(const Dims&);
+  int64_t (*backward_pack_size)(const Dims&);
+  void (*forward_pack)(const Dims&, const Weights<T>&, T* pack, int part, int parts);
+  void (*backward_pack)(const Dims&, const Weights<T>&, T* pack, int part, int parts);
+  int64_t (*forward_scratch)(const Dims&, const ChunkRows&, int teams);
+  int64_t (*backward_scratch)(const Dims&, const ChunkRows&, int direction_size);
+  void (*forward)(const Sequence<T>&, const Member&);
+  void (*backward)(const SequenceGradient<T>&, const Member&);
+};
+
+template <class T> const Kernels<T>& kernels(Cell, Isa);
+
+}  // namespace fastrnn

@@ -1,0 +1,193 @@
+// Weights as the micro-kernel reads them: panels of N vectors, all of a panel's k one after the other.
+#pragma once
+
+#include "cells/state.h"
+#include "gemm.h"
+#include "kernels.h"
+
+namespace fastrnn::FASTRNN_ARCH {
+
+FASTRNN_FN int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+FASTRNN_FN int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+FASTRNN_FN int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
+
+struct Range {
+  int64_t begin, end;
+};
+// The part of 0 ... count - 1 that falls to one of `parts` threads.
+FASTRNN_FN Range share(int64_t count, int64_t part, int64_t parts) {
+  return {count * part / parts, count * (part + 1) / parts};
+}
+
+// A panel holds the same `Units` vectors of hidden units for each of `Gates` gates, so that a unit's gates come out of
+// the product side by side. Either several gates, or several vectors of units.
+template <int Gates, int Units> struct Panel {
+  static_assert(Gates == 1 || Units == 1);
+  static constexpr int vectors = Gates * Units;
+  static constexpr int gates = Gates, units = Units;
+  template <class T> static constexpr int width = vectors * lanes<T>;  // elements of a row of the panel
+  template <class T> static FASTRNN_FN int64_t count(int64_t n) { return ceil_div(n, Units * lanes<T>); }
+  template <class T> static FASTRNN_FN int64_t size(int64_t n, int64_t depth) { return count<T>(n) * depth * width<T>; }
+};
+using PlainPanel = Panel<1, 2>;
+template <int Gates> struct GatePanelOf { using Type = Panel<Gates, 1>; };
+template <> struct GatePanelOf<1> { using Type = PlainPanel; };
+template <int Gates> using GatePanel = typename GatePanelOf<Gates>::Type;
+
+// Rows of `source` become columns of the panels: panel column (gate, unit) is source row first_gate * H + gate * H +
+// unit, its k the source column.
+template <class P, class T>
+void pack_rows(const T* source, int64_t units, int64_t depth, T* out, Range panels) {
+  constexpr int L = lanes<T>;
+  for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
+    T* base = out + panel * depth * P::template width<T>;
+    for (int v = 0; v < P::vectors; ++v) {
+      const int64_t unit = (panel * P::units + (P::gates == 1 ? v : 0)) * L;
+      const T* rows = source + ((P::gates == 1 ? 0 : v) * units + unit) * depth;
+      const int64_t live = min(L, units - unit);
+      // Few k at a time, so that the lines written stay in L1 while the rows are walked.
+      constexpr int64_t block = 16;
+      for (int64_t k0 = 0; k0 < depth; k0 += block) {
+        const int64_t k1 = min(depth, k0 + block);
+        for (int64_t lane = 0; lane < L; ++lane) {
+          T* column = base + v * L + lane;
+          for (int64_t k = k0; k < k1; ++k) {
+            column[k * P::template width<T>] = lane < live ? rows[lane * depth + k] : T(0);
+          }
+        }
+      }
+    }
+  }
+}
+
+// Rows of `source` stay the k of the panels, its columns their columns.
+template <class T>
+void pack_columns(const T* source, int64_t depth, int64_t columns, T* out, int64_t out_depth, Range panels) {
+  constexpr int W = PlainPanel::width<T>;
+  for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
+    const int64_t first = panel * W, live = min(W, columns - first);
+    for (int64_t k = 0; k < depth; ++k) {
+      const T* from = source + k * columns + first;
+      T* to = out + (panel * out_depth + k) * W;
+      int64_t j = 0;
+      for (; j < live; ++j) to[j] = from[j];
+      for (; j < W; ++j) to[j] = T(0);
+    }
+  }
+}
+
+// One row of bias a panel; either source may be null.
+template <class P, class T> void pack_bias(const T* a, const T* b, int64_t units, int first_gate, int gate_of_b, T* out) {
+  constexpr int L = lanes<T>;
+  for (int64_t panel = 0; panel < P::template count<T>(units); ++panel) {
+    for (int v = 0; v < P::vectors; ++v) {
+      const int gate = P::gates == 1 ? 0 : v;
+      const int64_t unit = (panel * P::units + (P::gates == 1 ? v : 0)) * L;
+      for (int lane = 0; lane < L; ++lane) {
+        const int64_t row = gate * units + unit + lane;
+        T sum = 0;
+        if (unit + lane < units) {
+          if (a && gate >= first_gate) sum += a[row];
+          if (b && gate < gate_of_b) sum += b[row];
+        }
+        out[(panel * P::vectors + v) * L + lane] = sum;
+      }
+    }
+  }
+}
+
+// The panels that a cell's recurrent product goes through in a forward step; a cell with reset_first has a second one.
+template <class Cell> using InputPanel = GatePanel<Cell::gates>;
+template <class Cell> using HiddenPanel = GatePanel<Cell::gates - (Cell::reset_first ? 1 : 0)>;
+
+// Where the parts of a forward pack begin, in elements.
+template <class Cell, class T> struct ForwardPack {
+  int64_t input, input_bias, hidden, hidden_bias;
+  int64_t second;  // W_hr of a projection, or the last gate of a cell with reset_first
+  int64_t zeros;   // a row of zeros, for products that start from nothing
+  int64_t size;
+
+  explicit FASTRNN_FN ForwardPack(const Dims& d) {
+    using In = InputPanel<Cell>;
+    using Hidden = HiddenPanel<Cell>;
+    input = 0;
+    input_bias = input + In::template size<T>(d.hidden, d.input);
+    hidden = input_bias + In::template size<T>(d.hidden, 1);
+    hidden_bias = hidden + Hidden::template size<T>(d.hidden, d.output);
+    second = hidden_bias + Hidden::template size<T>(d.hidden, 1);
+    zeros = second + (d.projected          ? PlainPanel::size<T>(d.output, d.hidden)
+                      : Cell::reset_first ? PlainPanel::size<T>(d.hidden, d.hidden)
+                                          : 0);
+    size = zeros + PlainPanel::size<T>(max(d.output, d.hidden), 1);
+  }
+};
+
+template <class Cell, class T>
+void forward_pack(const Dims& d, const Weights<T>& w, T* pack, int part, int parts) {
+  using In = InputPanel<Cell>;
+  using Hidden = HiddenPanel<Cell>;
+  const ForwardPack<Cell, T> at(d);
+  const Range units = share(In::template count<T>(d.hidden), part, parts);
+  pack_rows<In>(w.w_ih, d.hidden, d.input, pack + at.input, units);
+  pack_rows<Hidden>(w.w_hh, d.hidden, d.output, pack + at.hidden, units);
+  if (d.projected) {
+    const Range outputs = share(PlainPanel::count<T>(d.output), part, parts);
+    pack_rows<PlainPanel>(w.w_hr, d.output, d.hidden, pack + at.second, outputs);
+  } else if constexpr (Cell::reset_first) {
+    const Range last = share(PlainPanel::count<T>(d.hidden), part, parts);
+    pack_rows<PlainPanel>(w.w_hh + (Cell::gates - 1) * d.hidden * d.hidden, d.hidden, d.hidden, pack + at.second, last);
+  }
+  if (part == 0) {
+    // Both biases meet the input product, but for a gate whose recurrent bias the cell keeps apart.
+    constexpr int apart = Cell::carries && !Cell::reset_first ? Cell::gates - 1 : Cell::gates;
+    pack_bias<In>(w.b_ih, w.b_hh, d.hidden, 0, apart, pack + at.input_bias);
+    pack_bias<Hidden>(w.b_hh, static_cast<const T*>(nullptr), d.hidden, apart, 0, pack + at.hidden_bias);
+    for (int64_t i = at.zeros; i < at.size; ++i) pack[i] = 0;
+  }
+}
+
+// Where the parts of a backward pack begin: the same weights the other way round.
+template <class Cell, class T> struct BackwardPack {
+  int64_t hidden;  // W_hh^T, its k in the order of the slots that meet it; without the last gate where reset_first
+  int64_t last;    // W_hh^T of the last gate of a cell with reset_first
+  int64_t input;   // W_ih^T
+  int64_t projection;  // W_hr^T
+  int64_t zeros;
+  int64_t size;
+
+  static constexpr int hidden_gates = Cell::gates - (Cell::reset_first ? 1 : 0);
+
+  explicit FASTRNN_FN BackwardPack(const Dims& d) {
+    hidden = 0;
+    last = hidden + PlainPanel::size<T>(d.output, hidden_gates * d.hidden);
+    input = last + (Cell::reset_first ? PlainPanel::size<T>(d.hidden, d.hidden) : 0);
+    projection = input + PlainPanel::size<T>(d.input, Cell::gates * d.hidden);
+    zeros = projection + (d.projected ? PlainPanel::size<T>(d.hidden, d.output) : 0);
+    size = zeros + PlainPanel::size<T>(max(max(d.output, d.hidden), d.input), 1);
+  }
+};
+
+template <class Cell, class T>
+void backward_pack(const Dims& d, const Weights<T>& w, T* pack, int part, int parts) {
+  using Pack = BackwardPack<Cell, T>;
+  const Pack at(d);
+  const int64_t H = d.hidden, P = d.output;
+  const Range outputs = share(PlainPanel::count<T>(P), part, parts);
+  for (int gate = 0; gate < Pack::hidden_gates; ++gate) {
+    pack_columns(w.w_hh + gate * H * P, H, P, pack + at.hidden + Cell::hidden_slot[gate] * H * PlainPanel::width<T>,
+                 Pack::hidden_gates * H, outputs);
+  }
+  if constexpr (Cell::reset_first) {
+    pack_columns(w.w_hh + Pack::hidden_gates * H * P, H, P, pack + at.last, H, outputs);
+  }
+  pack_columns(w.w_ih, Cell::gates * H, d.input, pack + at.input, Cell::gates * H,
+               share(PlainPanel::count<T>(d.input), part, parts));
+  if (d.projected) {
+    pack_columns(w.w_hr, P, H, pack + at.projection, P, share(PlainPanel::count<T>(H), part, parts));
+  }
+  if (part == 0) {
+    for (int64_t i = at.zeros; i < at.size; ++i) pack[i] = 0;
+  }
+}
+
+}  // namespace fastrnn::FASTRNN_ARCH

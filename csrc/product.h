@@ -1,0 +1,115 @@
+// A product of some rows with some panels, as tiles.
+#pragma once
+
+#include <utility>
+
+#include "pack.h"
+
+namespace fastrnn::FASTRNN_ARCH {
+
+template <class T> struct Product {
+  int64_t depth;
+  const T* a;  // the first row (Order::by_k) or column (Order::by_row) of A
+  int64_t a_stride;
+  int64_t rows;
+  const T* panels;
+  const T* init;  // Init::row: a row of the panel's width for each panel
+  Range range;    // of panels
+  bool backwards = false;  // walk the panels from the last to the first
+};
+
+// Where a tile's result goes.
+template <class T> struct Target {
+  T* c;
+  int64_t row, panel;  // elements from one row, or panel, to the next
+};
+
+// The micro-kernels for panels of N vectors by their number of rows and of panels.
+template <class T, int N, Init init, Order order> struct Tiles {
+  using Function = void (*)(const Tile<T>&);
+
+  // One or two rows take several panels at once.
+  static FASTRNN_FN int64_t max_panels(int64_t rows) {
+    return rows == 1 ? tile_panels<1, N> : rows == 2 ? tile_panels<2, N> : 1;
+  }
+  static FASTRNN_FN Function find(int64_t rows, int64_t panels) {
+    return rows == 1 ? one_row[panels - 1] : rows == 2 ? two_rows[panels - 1] : more_rows[rows - 1];
+  }
+
+ private:
+  template <int M, int... P> static constexpr auto by_panels(std::integer_sequence<int, P...>) {
+    struct Table {
+      Function at[sizeof...(P)];
+      constexpr Function operator[](int64_t i) const { return at[i]; }
+    };
+    return Table{{tile<T, M, N, P + 1, init, order>...}};
+  }
+  template <int... M> static constexpr auto by_rows(std::integer_sequence<int, M...>) {
+    struct Table {
+      Function at[sizeof...(M)];
+      constexpr Function operator[](int64_t i) const { return at[i]; }
+    };
+    return Table{{tile<T, M + 1, N, 1, init, order>...}};
+  }
+  static constexpr auto one_row = by_panels<1>(std::make_integer_sequence<int, tile_panels<1, N>>{});
+  static constexpr auto two_rows = by_panels<2>(std::make_integer_sequence<int, tile_panels<2, N>>{});
+  static constexpr auto more_rows = by_rows(std::make_integer_sequence<int, tile_rows<N>>{});
+};
+
+// Calls where(row, panel) for the Target of the tile that begins there, and done(row, rows, panel, panels, target) when
+// it is computed. Rows and panels are cut evenly: no tile is left with too little to fill the registers.
+template <int N, Init init, Order order, class T, class Where, class Done>
+FASTRNN_FN void multiply(const Product<T>& q, Where&& where, Done&& done) {
+  using Kernels = Tiles<T, N, init, order>;
+  constexpr int W = N * lanes<T>;
+  const int64_t panel_size = q.depth * W, panels = q.range.end - q.range.begin;
+  const int64_t row_blocks = ceil_div(q.rows, tile_rows<N>);
+  const int64_t groups = ceil_div(panels, Kernels::max_panels(q.rows));
+  for (int64_t i = 0; i < groups; ++i) {
+    const Range group = share(panels, q.backwards ? groups - 1 - i : i, groups);
+    const int64_t panel = q.range.begin + group.begin, count = group.end - group.begin;
+    for (int64_t block = 0; block < row_blocks; ++block) {
+      const Range rows = share(q.rows, block, row_blocks);
+      const Target<T> to = where(rows.begin, panel);
+      const Tile<T> args{q.depth,
+                         q.a + rows.begin * (order == Order::by_k ? q.a_stride : 1),
+                         q.a_stride,
+                         q.panels + panel * panel_size,
+                         panel_size,
+                         init == Init::row ? q.init + panel * W : nullptr,
+                         to.c,
+                         to.row,
+                         to.panel};
+      Kernels::find(rows.end - rows.begin, count)(args);
+      done(rows.begin, rows.end - rows.begin, panel, count, to);
+    }
+  }
+}
+
+// A tile's worth of memory, for results that go through a pointwise stage next.
+template <class T> struct TileBuffer {
+  static constexpr int vectors = 32;
+  alignas(64) T data[vectors * lanes<T>];
+
+  template <int N> FASTRNN_FN Target<T> target() {
+    constexpr int W = N * lanes<T>;
+    return {data, W, 2 * W};  // several panels come with at most two rows
+  }
+};
+
+// Calls apply(row, vector of units, the vector's gates) for each vector of a tile that begins below `units`.
+template <class P, class T, class Apply>
+FASTRNN_FN void for_vectors(int64_t units, int64_t row, int64_t rows, int64_t panel, int64_t panels,
+                            const Target<T>& tile, Apply&& apply) {
+  for (int64_t p = 0; p < panels; ++p) {
+    for (int u = 0; u < P::units; ++u) {
+      const int64_t vector = (panel + p) * P::units + u;
+      if (vector * lanes<T> >= units) break;
+      for (int64_t m = 0; m < rows; ++m) {
+        apply(row + m, vector, tile.c + m * tile.row + p * tile.panel + u * lanes<T>);
+      }
+    }
+  }
+}
+
+}  // namespace fastrnn::FASTRNN_ARCH

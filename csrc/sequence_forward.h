@@ -1,0 +1,261 @@
+// The time loop of one layer and direction, forward: W_ih x for a chunk of steps at once, then W_hh h step by step with
+// the cell's pointwise stage applied to each tile as it leaves the registers.
+#pragma once
+
+#include "cells/state.h"
+#include "product.h"
+#include "rows.h"
+
+namespace fastrnn::FASTRNN_ARCH {
+
+template <class Cell, class T> class ForwardPass {
+  using V = Vec<T>;
+  using In = InputPanel<Cell>;
+  using Hidden = HiddenPanel<Cell>;
+  static constexpr int L = lanes<T>;
+  static constexpr int saved_slots = Cell::saved > 0 ? Cell::saved : 1;
+  static constexpr const T* null = nullptr;
+
+ public:
+  static int64_t scratch(const Dims& d, const ChunkRows& chunk, int teams) {
+    Arena<T> arena{nullptr};
+    shared_buffers(d, arena, nullptr);
+    for (int team = 0; team < teams; ++team) team_buffers(d, chunk, teams, arena, nullptr);
+    return arena.used;
+  }
+
+  ForwardPass(const Sequence<T>& sequence, const Member& member)
+      : s(sequence), d(sequence.dims), me(member), at(sequence.dims),
+        rows(sequence.batch, sequence.dims, sequence.reverse, member.team, member.teams) {
+    Arena<T> arena{s.scratch};
+    shared_buffers(d, arena, this);
+    for (int team = 0; team <= me.team; ++team) team_buffers(d, s.chunk, me.teams, arena, this);
+    units = share(In::template count<T>(d.hidden), me.rank, me.team_size);
+    second_panels = share(PlainPanel::count<T>(d.projected ? d.output : d.hidden), me.rank, me.team_size);
+  }
+
+  void run() {
+    begin();
+    for (int64_t step = 0; step < d.steps && rows.alive(step) > 0;) {
+      const int64_t end = input_product(step);
+      int64_t offset = 0;  // of the step's rows in the chunk
+      for (; step < end; ++step) {
+        one_step(step, offset);
+        offset += rows.alive(step);
+      }
+    }
+    finish();
+  }
+
+ private:
+  // Buffers that all teams of the direction use, each its own rows of them.
+  static void shared_buffers(const Dims& d, Arena<T>& arena, ForwardPass* pass) {
+    T* h[2];
+    for (T*& buffer : h) buffer = arena.take(d.rows * row_stride<T>(d.output));
+    T* c = Cell::has_cell ? arena.take(d.rows * row_stride<T>(d.hidden)) : nullptr;
+    T* between = d.projected || Cell::reset_first ? arena.take(d.rows * row_stride<T>(d.hidden)) : nullptr;
+    T* gates = Cell::reset_first ? arena.take(d.rows * Cell::saved * d.hidden) : nullptr;
+    if (!pass) return;
+    pass->h_state[0] = h[0];
+    pass->h_state[1] = h[1];
+    pass->c_state = c;
+    pass->between = between;
+    pass->step_saved = gates;
+  }
+
+  static void team_buffers(const Dims& d, const ChunkRows& chunk, int teams, Arena<T>& arena, ForwardPass* pass) {
+    const int64_t capacity = max(chunk.forward, ceil_div(d.rows, teams));
+    T* products = arena.take(In::template count<T>(d.hidden) * capacity * In::template width<T>);
+    T* input = arena.take(capacity * row_stride<T>(d.input));
+    if (!pass) return;
+    pass->capacity = capacity;
+    pass->products = products;
+    pass->input = input;
+  }
+
+  void begin() {
+    const int64_t h_stride = row_stride<T>(d.output), c_stride = row_stride<T>(d.hidden);
+    const Range mine = share(rows.count, me.rank, me.team_size);
+    for (int64_t row = mine.begin; row < mine.end; ++row) {
+      const int64_t b = rows.original(row), g = rows.sorted(row);
+      set_row(h_state[0] + g * h_stride, h_stride, s.h0 ? s.h0 + b * d.output : null, d.output);
+      set_row(h_state[1] + g * h_stride, h_stride, null, 0);
+      if (Cell::has_cell) set_row(c_state + g * c_stride, c_stride, s.c0 ? s.c0 + b * d.hidden : null, d.hidden);
+      if (between) set_row(between + g * c_stride, c_stride, null, 0);
+    }
+    if (!rows.full()) {
+      clear_padding(rows, d.steps, s.y.row, s.y.time, d.output, s.y.data, me);
+      if (s.saved) clear_padding(rows, d.steps, Cell::saved * d.hidden, d.rows * Cell::saved * d.hidden, Cell::saved * d.hidden, s.saved, me);
+      if (s.cells) clear_padding(rows, d.steps, d.hidden, d.rows * d.hidden, d.hidden, s.cells, me);
+    }
+    me.team_barrier->wait();
+  }
+
+  // W_ih x and biases for the steps of a chunk, this member's panels of it. Returns the step after the chunk.
+  int64_t input_product(int64_t first) {
+    int64_t end = first, count = 0;
+    while (end < d.steps && rows.alive(end) > 0 && (end == first || count + rows.alive(end) <= capacity)) {
+      count += rows.alive(end++);
+    }
+    const T* a = s.x.data + rows.time(0, first) * s.x.time;
+    int64_t stride = s.reverse ? -s.x.time : s.x.time;
+    // Rows that lie evenly in memory are read where they are.
+    const bool even = rows.full() && me.teams == 1 && s.x.unit == 1 && !s.dropout.active &&
+                      (d.rows == 1 || (!s.reverse && s.x.time == d.rows * s.x.row));
+    if (even) {
+      if (d.rows > 1) stride = s.x.row;
+    } else {
+      stride = row_stride<T>(d.input);
+      int64_t k = 0;
+      for (int64_t step = first; step < end; ++step) {
+        const int64_t n = rows.alive(step);
+        const Range mine = share(n, me.rank, me.team_size);
+        for (int64_t row = mine.begin; row < mine.end; ++row) {
+          copy_input(s.x, s.dropout, d.rows, rows.time(row, step), rows.original(row), 0, d.input,
+                     input + (k + row) * stride);
+        }
+        k += n;
+      }
+      a = input;
+      me.team_barrier->wait();
+    }
+    constexpr int W = In::template width<T>;
+    multiply<In::vectors, Init::row, Order::by_k>(
+        Product<T>{d.input, a, stride, count, s.pack + at.input, s.pack + at.input_bias, units},
+        [&](int64_t row, int64_t panel) {
+          return Target<T>{products + (panel * capacity + row) * W, W, capacity * W};
+        },
+        [](auto&&...) {});
+    if (even && s.in_place) me.team_barrier->wait();
+    return end;
+  }
+
+  // Vector `vector` of units in the input product of a row of the chunk: its gates follow one another.
+  FASTRNN_FN const T* product_of(int64_t vector, int64_t row) const {
+    const int64_t panel = vector / In::units, inside = vector % In::units;
+    return products + (panel * capacity + row) * In::template width<T> + inside * L;
+  }
+
+  Product<T> hidden_product(const T* a, int64_t stride, int64_t depth, int64_t count, int64_t pack, int64_t bias,
+                            Range range, int64_t step) const {
+    // Going back and forth leaves the end of one step's weights in the cache for the start of the next.
+    return {depth, a + rows.first * stride, rows.stride * stride, count, s.pack + pack, s.pack + bias, range, step % 2 == 1};
+  }
+
+  void one_step(int64_t step, int64_t offset) {
+    const int64_t count = rows.alive(step), h_stride = row_stride<T>(d.output), c_stride = row_stride<T>(d.hidden);
+    const T* h = h_state[step % 2];
+    T* h_next = h_state[(step + 1) % 2];
+    TileBuffer<T> buffer;
+    const auto where = [&](int64_t, int64_t) { return buffer.template target<Hidden::vectors>(); };
+    const auto where_plain = [&](int64_t, int64_t) { return buffer.template target<PlainPanel::vectors>(); };
+
+    const auto put_h = [&](int64_t row, int64_t unit, V value) FASTRNN_LAMBDA {
+      const int live = live_lanes<T>(d.output, unit);
+      store(h_next + rows.sorted(row) * h_stride + unit, value);
+      store_live(s.y.data + rows.time(row, step) * s.y.time + rows.original(row) * s.y.row + unit, value, live);
+    };
+    const auto saved_of = [&](int64_t row) FASTRNN_LAMBDA {
+      return s.saved ? s.saved + (rows.time(row, step) * d.rows + rows.original(row)) * Cell::saved * d.hidden
+                     : step_saved + rows.sorted(row) * Cell::saved * d.hidden;
+    };
+
+    multiply<Hidden::vectors, Init::row, Order::by_k>(
+        hidden_product(h, h_stride, d.output, count, at.hidden, at.hidden_bias, units, step), where,
+        [&](int64_t row0, int64_t n, int64_t panel, int64_t panels, const Target<T>& tile) FASTRNN_LAMBDA {
+          for_vectors<Hidden>(d.hidden, row0, n, panel, panels, tile,
+                              [&](int64_t row, int64_t vector, const T* p) FASTRNN_LAMBDA {
+            const int64_t unit = vector * L, g = rows.sorted(row);
+            const int live = live_lanes<T>(d.hidden, unit);
+            const T* x = product_of(vector, offset + row);
+            V xs[Cell::gates], ps[Hidden::gates], saved[saved_slots];
+            for (int i = 0; i < Hidden::gates; ++i) xs[i] = load(x + i * L), ps[i] = load(p + i * L);
+            if constexpr (Cell::reset_first) {
+              const V rh = Cell::forward_reset(xs, ps, saved, load(h + g * h_stride + unit));
+              store(between + g * c_stride + unit, rh);
+              T* to = saved_of(row) + unit;
+              store_live(to, saved[0], live);
+              store_live(to + d.hidden, saved[1], live);
+            } else {
+              State<V> state;
+              if (Cell::carries) state.h = load(h + g * h_stride + unit);
+              if (Cell::has_cell) state.c = load(c_state + g * c_stride + unit);
+              Cell::forward(xs, ps, saved, state);
+              if (Cell::has_cell) store(c_state + g * c_stride + unit, state.c);
+              if (d.projected) {
+                store(between + g * c_stride + unit, state.h);
+              } else {
+                put_h(row, unit, state.h);
+              }
+              if (s.saved && Cell::saved) {
+                T* to = saved_of(row) + unit;
+                for (int i = 0; i < Cell::saved; ++i) store_live(to + i * d.hidden, saved[i], live);
+              }
+              if (s.cells && Cell::has_cell) {
+                store_live(s.cells + (rows.time(row, step) * d.rows + rows.original(row)) * d.hidden + unit, state.c, live);
+              }
+            }
+          });
+        });
+    me.team_barrier->wait();
+
+    if constexpr (Cell::reset_first) {
+      multiply<PlainPanel::vectors, Init::row, Order::by_k>(
+          hidden_product(between, c_stride, d.hidden, count, at.second, at.zeros, second_panels, step), where_plain,
+          [&](int64_t row0, int64_t n, int64_t panel, int64_t panels, const Target<T>& tile) FASTRNN_LAMBDA {
+            for_vectors<PlainPanel>(d.hidden, row0, n, panel, panels, tile,
+                                    [&](int64_t row, int64_t vector, const T* p) FASTRNN_LAMBDA {
+              const int64_t unit = vector * L, g = rows.sorted(row);
+              const int live = live_lanes<T>(d.hidden, unit);
+              T* to = saved_of(row) + unit;
+              V saved[saved_slots];
+              saved[1] = load_live(to + d.hidden, live);
+              const V x = load(product_of(vector, offset + row) + 2 * L);
+              put_h(row, unit, Cell::forward_mix(x, load(p), saved, load(h + g * h_stride + unit)));
+              store_live(to + 2 * d.hidden, saved[2], live);
+            });
+          });
+      me.team_barrier->wait();
+    } else if (d.projected) {
+      multiply<PlainPanel::vectors, Init::row, Order::by_k>(
+          hidden_product(between, c_stride, d.hidden, count, at.second, at.zeros, second_panels, step), where_plain,
+          [&](int64_t row0, int64_t n, int64_t panel, int64_t panels, const Target<T>& tile) FASTRNN_LAMBDA {
+            for_vectors<PlainPanel>(d.output, row0, n, panel, panels, tile,
+                                    [&](int64_t row, int64_t vector, const T* p) FASTRNN_LAMBDA {
+              put_h(row, vector * L, load(p));
+            });
+          });
+      me.team_barrier->wait();
+    }
+  }
+
+  // A row's last state lies where its last step left it: no later step touched it.
+  void finish() {
+    const int64_t h_stride = row_stride<T>(d.output), c_stride = row_stride<T>(d.hidden);
+    const Range mine = share(rows.count, me.rank, me.team_size);
+    for (int64_t row = mine.begin; row < mine.end; ++row) {
+      const int64_t b = rows.original(row), g = rows.sorted(row);
+      const T* h = h_state[rows.length(row) % 2] + g * h_stride;
+      for (int64_t j = 0; j < d.output; ++j) s.h_n[b * d.output + j] = h[j];
+      if (!Cell::has_cell) continue;
+      const T* c = c_state + g * c_stride;
+      for (int64_t j = 0; j < d.hidden; ++j) s.c_n[b * d.hidden + j] = c[j];
+    }
+  }
+
+  const Sequence<T>& s;
+  const Dims& d;
+  const Member& me;
+  const ForwardPack<Cell, T> at;
+  const TeamRows rows;
+  Range units, second_panels;  // this member's panels of the gates, and of a step's second product
+  T* h_state[2];  // by parity of the step: (B, stride), sorted rows
+  T* c_state;
+  T* between;     // (B, stride): what the second product of a step starts from
+  T* step_saved;  // (B, saved, H): the step's gates when there is no tape and its second product needs them
+  int64_t capacity;  // rows of a chunk
+  T* products;    // (panels, capacity, width)
+  T* input;       // (capacity, stride): rows of x that do not lie evenly
+};
+
+}  // namespace fastrnn::FASTRNN_ARCH

@@ -1,0 +1,121 @@
+// The vector type that every kernel is written in, and what compilers' vector extensions leave out.
+//
+// Each instruction set compiles this text in a namespace of its own, FASTRNN_ARCH, so that the linker can never
+// replace one variant's inline function by another's.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+#ifndef FASTRNN_ARCH
+#error "define FASTRNN_ARCH: the namespace of this instruction set"
+#endif
+
+// Cells are functions of values: an inlined SIMD vector here, a float in CUDA.
+#define FASTRNN_FN inline __attribute__((always_inline))
+#define FASTRNN_LAMBDA __attribute__((always_inline))
+
+namespace fastrnn::FASTRNN_ARCH {
+
+#if defined(__AVX512F__)
+inline constexpr int vector_bytes = 64, vector_registers = 32;
+#elif defined(__AVX2__)
+inline constexpr int vector_bytes = 32, vector_registers = 16;
+#elif defined(__aarch64__)
+inline constexpr int vector_bytes = 16, vector_registers = 32;
+#else
+inline constexpr int vector_bytes = 16, vector_registers = 16;
+#endif
+
+template <class T> struct Simd;
+template <> struct Simd<float> {
+  using Int = int32_t;
+  typedef float Vec __attribute__((vector_size(vector_bytes)));
+  typedef float Unaligned __attribute__((vector_size(vector_bytes), may_alias, aligned(4)));
+  typedef int32_t IntVec __attribute__((vector_size(vector_bytes)));
+};
+template <> struct Simd<double> {
+  using Int = int64_t;
+  typedef double Vec __attribute__((vector_size(vector_bytes)));
+  typedef double Unaligned __attribute__((vector_size(vector_bytes), may_alias, aligned(8)));
+  typedef int64_t IntVec __attribute__((vector_size(vector_bytes)));
+};
+
+template <class T> using Vec = typename Simd<T>::Vec;
+template <class T> inline constexpr int lanes = vector_bytes / static_cast<int>(sizeof(T));
+
+using VecF = Vec<float>;
+using VecD = Vec<double>;
+
+template <class T> FASTRNN_FN Vec<T> splat(T value) { return value - Vec<T>{}; }  // x - 0 keeps -0
+template <class T> FASTRNN_FN Vec<T> load(const T* p) {
+  return *reinterpret_cast<const typename Simd<T>::Unaligned*>(p);
+}
+template <class T> FASTRNN_FN void store(T* p, Vec<T> v) { *reinterpret_cast<typename Simd<T>::Unaligned*>(p) = v; }
+
+// The first n lanes, 0 < n < lanes; nothing past them is touched. The other lanes read as zero.
+FASTRNN_FN VecF load_first(const float* p, int n) {
+#if defined(__AVX512F__)
+  return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p);
+#else
+  VecF v{};
+  for (int i = 0; i < n; ++i) v[i] = p[i];
+  return v;
+#endif
+}
+FASTRNN_FN VecD load_first(const double* p, int n) {
+#if defined(__AVX512F__)
+  return _mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << n) - 1), p);
+#else
+  VecD v{};
+  for (int i = 0; i < n; ++i) v[i] = p[i];
+  return v;
+#endif
+}
+FASTRNN_FN void store_first(float* p, VecF v, int n) {
+#if defined(__AVX512F__)
+  _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), v);
+#else
+  for (int i = 0; i < n; ++i) p[i] = v[i];
+#endif
+}
+FASTRNN_FN void store_first(double* p, VecD v, int n) {
+#if defined(__AVX512F__)
+  _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1u << n) - 1), v);
+#else
+  for (int i = 0; i < n; ++i) p[i] = v[i];
+#endif
+}
+
+// a * b + c. Contraction is off in these files, so what is fused is what is written: the bits cannot depend on how
+// the compiler saw the surrounding loop.
+FASTRNN_FN VecF fma(VecF a, VecF b, VecF c) {
+#if defined(__AVX512F__)
+  return _mm512_fmadd_ps(a, b, c);
+#elif defined(__FMA__)
+  return _mm256_fmadd_ps(a, b, c);
+#elif defined(__aarch64__)
+  return vfmaq_f32(c, a, b);
+#else
+  return a * b + c;
+#endif
+}
+FASTRNN_FN VecD fma(VecD a, VecD b, VecD c) {
+#if defined(__AVX512F__)
+  return _mm512_fmadd_pd(a, b, c);
+#elif defined(__FMA__)
+  return _mm256_fmadd_pd(a, b, c);
+#elif defined(__aarch64__)
+  return vfmaq_f64(c, a, b);
+#else
+  return a * b + c;
+#endif
+}
+
+}  // namespace fastrnn::FASTRNN_ARCH

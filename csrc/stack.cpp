@@ -1,0 +1,469 @@
+// A network: layers, directions, dropout between layers and lengths around the kernels of one layer and direction.
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <new>
+
+#include "fastrnn.h"
+#include "kernels.h"
+#include "plan.h"
+#include "threads.h"
+
+namespace fastrnn {
+namespace {
+
+std::atomic<uint64_t> calls{0};
+
+constexpr size_t line = 64;
+constexpr size_t kept_bytes = size_t{64} << 20;
+
+size_t round_up(size_t bytes) { return (bytes + line - 1) / line * line; }
+
+// Scratch memory stays with its thread, so that calls in a row neither ask the system for it nor meet fresh pages.
+class Scratch {
+ public:
+  explicit Scratch(size_t bytes) {
+    if (bytes <= kept.size) return;
+    kept = {};  // before the new one is asked for: the two need not fit together
+    kept = {allocate(bytes), bytes};
+  }
+  ~Scratch() {
+    if (kept.size > kept_bytes) kept = {};
+  }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+
+  std::byte* data() const { return kept.data.get(); }
+
+ private:
+  struct Kept {
+    Memory data{nullptr, nullptr};
+    size_t size = 0;
+  };
+  static thread_local Kept kept;
+};
+thread_local Scratch::Kept Scratch::kept;
+
+// Hands out parts of a block; with no block it only counts.
+class Carver {
+ public:
+  explicit Carver(std::byte* base = nullptr) : base_(base) {}
+  template <class T> T* take(int64_t n) {
+    std::byte* piece = base_ ? base_ + used_ : nullptr;
+    used_ += round_up(static_cast<size_t>(n) * sizeof(T));
+    return reinterpret_cast<T*>(piece);
+  }
+  size_t used() const { return used_; }
+
+ private:
+  std::byte* base_;
+  size_t used_ = 0;
+};
+
+Dims layer_dims(const Spec& spec, int64_t layer, int64_t steps, int64_t rows) {
+  return {steps, rows, spec.layer_input(layer), spec.hidden_size, spec.output_size(), spec.proj_size > 0};
+}
+
+uint64_t splitmix64(uint64_t z) {
+  z += 0x9E3779B97F4A7C15u;
+  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+  z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+  return z ^ (z >> 31);
+}
+
+Dropout layer_dropout(const Spec& spec, int64_t layer, uint64_t seed, bool training) {
+  if (!training || layer == 0 || spec.dropout <= 0) return {};
+  return {true, splitmix64(seed + static_cast<uint64_t>(layer)), static_cast<uint32_t>(std::floor(spec.dropout * 0x1p24)),
+          spec.layer_input(layer), 1 / (1 - spec.dropout)};
+}
+
+template <class T> View<T> view(const Strided& a) { return {static_cast<T*>(a.data), a.time, a.row, a.unit}; }
+template <class T> View<T> dense(T* data, int64_t rows, int64_t width) { return {data, rows * width, width, 1}; }
+// The columns of one direction.
+template <class T> View<T> columns(View<T> v, int64_t first) {
+  if (v.data) v.data += first * v.unit;
+  return v;
+}
+template <class T> View<const T> reading(const View<T>& v) { return {v.data, v.time, v.row, v.unit}; }
+
+template <class T> Weights<T> typed(const LayerWeights& w) {
+  return {static_cast<const T*>(w.w_ih), static_cast<const T*>(w.w_hh), static_cast<const T*>(w.b_ih),
+          static_cast<const T*>(w.b_hh), static_cast<const T*>(w.w_hr)};
+}
+
+// Rows by descending length, those of equal length in their own order (a counting sort).
+Batch sort_rows(const int64_t* lengths, int64_t steps, int64_t rows, Carver& memory, bool fill) {
+  if (!lengths) return {};
+  int64_t* order = memory.take<int64_t>(rows);
+  int64_t* length = memory.take<int64_t>(rows);
+  int64_t* alive = memory.take<int64_t>(steps + 2);
+  if (!fill) return {};
+  std::fill_n(alive, steps + 2, int64_t{0});
+  for (int64_t b = 0; b < rows; ++b) ++alive[lengths[b]];
+  for (int64_t n = steps; n >= 0; --n) alive[n] += alive[n + 1];  // rows of at least n steps
+  for (int64_t b = rows; b-- > 0;) {
+    const int64_t place = --alive[lengths[b]];
+    order[place] = b;
+    length[place] = lengths[b];
+  }
+  // Taking rows away left alive[n] = rows of more than n steps.
+  return {order, length, alive};
+}
+
+// The threads of a call and how they stand to one another.
+class Crew {
+ public:
+  explicit Crew(const Plan& plan)
+      : plan_(plan), everyone_(plan.threads()),
+        directions_(static_cast<size_t>(plan.directions), Barrier(plan.teams * plan.team_size)),
+        teams_(static_cast<size_t>(plan.directions * plan.teams), Barrier(plan.team_size)) {}
+
+  Barrier& everyone() { return everyone_; }
+  int group(int rank) const { return rank / (plan_.teams * plan_.team_size); }
+  Member member(int rank) {
+    const int per_direction = plan_.teams * plan_.team_size, inside = rank % per_direction;
+    const int team = inside / plan_.team_size;
+    return {team, plan_.teams, inside % plan_.team_size, plan_.team_size, inside, per_direction,
+            &teams_[static_cast<size_t>(group(rank) * plan_.teams + team)], &directions_[static_cast<size_t>(group(rank))]};
+  }
+
+ private:
+  Plan plan_;
+  Barrier everyone_;
+  std::vector<Barrier> directions_, teams_;
+};
+
+template <class T> Problem problem(const Spec& spec, int64_t steps, int64_t rows, bool training, int lanes) {
+  const int64_t widest = spec.num_layers > 1 ? std::max(spec.layer_input(0), spec.layer_input(1)) : spec.input_size;
+  Dims dims = layer_dims(spec, 0, steps, rows);
+  dims.input = widest;
+  return {dims, static_cast<int>(spec.gates()), static_cast<int>(spec.directions()), training, lanes, sizeof(T)};
+}
+
+// Offset of a layer and direction's part of a state.
+int64_t state_offset(int64_t index, int64_t rows, int64_t width) { return index * rows * width; }
+
+template <class T> T* at(T* base, int64_t offset) { return base ? base + offset : nullptr; }
+
+// Memory of a forward call, laid out by the constructor: what run() uses and forward_scratch() counts.
+template <class T> struct ForwardMemory {
+  Batch batch;
+  T* pack[2];     // by direction side by side
+  T* scratch[2];
+  T* other;       // (T, B, D P): with y, the layers of a bidirectional network take turns
+  size_t bytes;
+
+  ForwardMemory(const Spec& spec, const Kernels<T>& k, const Plan& plan, const Forward& call, bool training, bool packed,
+                std::byte* base) {
+    Carver memory(base);
+    batch = sort_rows(call.lengths, call.steps, call.rows, memory, base != nullptr);
+    int64_t pack_size = 0, scratch_size = 0;
+    for (int64_t layer = 0; layer < std::min<int64_t>(spec.num_layers, 2); ++layer) {
+      const Dims dims = layer_dims(spec, layer, call.steps, call.rows);
+      pack_size = std::max(pack_size, k.forward_pack_size(dims));
+      scratch_size = std::max(scratch_size, k.forward_scratch(dims, plan.chunk, plan.teams));
+    }
+    for (int i = 0; i < 2; ++i) {
+      const bool used = i < plan.directions;
+      pack[i] = memory.take<T>(used && !packed ? pack_size : 0);
+      scratch[i] = memory.take<T>(used ? scratch_size : 0);
+    }
+    const bool swaps = !training && spec.bidirectional && spec.num_layers > 1;
+    other = memory.take<T>(swaps ? call.steps * call.rows * 2 * spec.output_size() : 0);
+    bytes = memory.used();
+  }
+};
+
+template <class T>
+void run_forward(const Spec& spec, const Kernels<T>& k, const std::vector<LayerWeights>* weights, const T* packed,
+                 const Forward& call) {
+  calls.fetch_add(1, std::memory_order_relaxed);
+  const bool training = call.tape != nullptr;
+  const int64_t B = call.rows, H = spec.hidden_size, P = spec.output_size(), D = spec.directions();
+  const Problem what = problem<T>(spec, call.steps, B, training, k.lanes);
+  Plan way = plan(what, num_threads());
+  Lease lease(way.threads());
+  if (lease.threads() < way.threads()) way = plan(what, lease.threads());
+
+  const size_t bytes = ForwardMemory<T>(spec, k, way, call, training, packed, nullptr).bytes;
+  const Scratch scratch(bytes);
+  const ForwardMemory<T> memory(spec, k, way, call, training, packed, scratch.data());
+  TapeLayout tape;
+  if (training) tape = tape_layout(spec, call.steps, B);
+  const auto on_tape = [&](size_t offset) { return reinterpret_cast<T*>(call.tape + offset); };
+
+  const auto sequence = [&](int64_t layer, int64_t direction, int slot) {
+    const int64_t index = layer * D + direction, last = spec.num_layers - 1;
+    Sequence<T> s{};
+    s.dims = layer_dims(spec, layer, call.steps, B);
+    s.batch = memory.batch;
+    s.reverse = direction == 1;
+    s.chunk = way.chunk;
+    s.dropout = layer_dropout(spec, layer, call.dropout_seed, training);
+    // What a layer gives: on the tape in training; else in y, where the next layer overwrites it step by step, or,
+    // where the other direction still needs it, in turn in y and beside it.
+    const auto output = [&](int64_t l) -> View<T> {
+      if (l == last) return view<T>(call.y);
+      if (training) return dense(on_tape(tape.layers[static_cast<size_t>(l)].hidden), B, D * P);
+      return D == 2 && (last - l) % 2 == 1 ? dense(memory.other, B, D * P) : view<T>(call.y);
+    };
+    s.x = layer ? reading(output(layer - 1)) : reading(view<T>(call.x));
+    s.in_place = layer > 0 && !training && D == 1;
+    s.y = columns(output(layer), direction * P);
+    s.h0 = at(static_cast<const T*>(call.h0), state_offset(index, B, P));
+    s.c0 = at(static_cast<const T*>(call.c0), state_offset(index, B, H));
+    s.h_n = at(static_cast<T*>(call.h_n), state_offset(index, B, P));
+    s.c_n = at(static_cast<T*>(call.c_n), state_offset(index, B, H));
+    if (training) {
+      const TapeLayout::Layer& kept = tape.layers[static_cast<size_t>(layer)];
+      s.saved = on_tape(kept.saved[static_cast<size_t>(direction)]);
+      if (spec.has_cell()) s.cells = on_tape(kept.cells[static_cast<size_t>(direction)]);
+    }
+    s.pack = memory.pack[slot];
+    s.scratch = memory.scratch[slot];
+    return s;
+  };
+
+  Crew crew(way);
+  const auto body = [&](int rank) {
+    const Member me = crew.member(rank);
+    const int group = crew.group(rank);
+    const T* snapshot = packed;
+    for (int64_t layer = 0; layer < spec.num_layers; ++layer) {
+      for (int64_t direction = 0; direction < D; ++direction) {
+        const Dims dims = layer_dims(spec, layer, call.steps, B);
+        const T* own = snapshot;
+        if (packed) snapshot += k.forward_pack_size(dims);
+        if (way.directions == 2 && direction != group) continue;
+        Sequence<T> s = sequence(layer, direction, group);
+        if (packed) {
+          s.pack = own;
+        } else {
+          const size_t index = static_cast<size_t>(layer * D + direction);
+          k.forward_pack(dims, typed<T>((*weights)[index]), memory.pack[group], me.direction_rank, me.direction_size);
+          me.direction_barrier->wait();
+        }
+        k.forward(s, me);
+        me.direction_barrier->wait();
+      }
+      if (way.directions == 2) crew.everyone().wait();
+    }
+  };
+  run(lease, way.threads(), body);
+}
+
+template <class T> struct BackwardMemory {
+  Batch batch;
+  T* pack[2];
+  T* scratch[2];
+  T* layer_gradient[2];  // (T, B, D P): dy of the layers below the last, by parity of the layer
+  T* second;             // (T, B, widest input): dx of the reverse direction, added at the end
+  size_t bytes;
+
+  BackwardMemory(const Spec& spec, const Kernels<T>& k, const Plan& plan, const Backward& call, std::byte* base) {
+    Carver memory(base);
+    batch = sort_rows(call.lengths, call.steps, call.rows, memory, base != nullptr);
+    int64_t pack_size = 0, scratch_size = 0, widest = 0;
+    for (int64_t layer = 0; layer < std::min<int64_t>(spec.num_layers, 2); ++layer) {
+      const Dims dims = layer_dims(spec, layer, call.steps, call.rows);
+      pack_size = std::max(pack_size, k.backward_pack_size(dims));
+      scratch_size = std::max(scratch_size, k.backward_scratch(dims, plan.chunk, plan.teams * plan.team_size));
+      widest = std::max(widest, dims.input);
+    }
+    for (int i = 0; i < 2; ++i) {
+      const bool used = i < plan.directions;
+      pack[i] = memory.take<T>(used ? pack_size : 0);
+      scratch[i] = memory.take<T>(used ? scratch_size : 0);
+    }
+    const int64_t wide = call.steps * call.rows * spec.directions() * spec.output_size();
+    layer_gradient[0] = memory.take<T>(spec.num_layers > 1 ? wide : 0);
+    layer_gradient[1] = memory.take<T>(spec.num_layers > 2 ? wide : 0);
+    second = memory.take<T>(spec.bidirectional ? call.steps * call.rows * widest : 0);
+    bytes = memory.used();
+  }
+};
+
+template <class T>
+void run_backward(const Spec& spec, const Kernels<T>& k, const std::vector<LayerWeights>& weights, const Backward& call) {
+  calls.fetch_add(1, std::memory_order_relaxed);
+  const int64_t B = call.rows, H = spec.hidden_size, P = spec.output_size(), D = spec.directions();
+  const Problem what = problem<T>(spec, call.steps, B, true, k.lanes);
+  Plan way = plan(what, num_threads());
+  Lease lease(way.threads());
+  if (lease.threads() < way.threads()) way = plan(what, lease.threads());
+
+  const size_t bytes = BackwardMemory<T>(spec, k, way, call, nullptr).bytes;
+  const Scratch scratch(bytes);
+  const BackwardMemory<T> memory(spec, k, way, call, scratch.data());
+  const TapeLayout tape = tape_layout(spec, call.steps, B);
+  const auto on_tape = [&](size_t offset) { return reinterpret_cast<const T*>(call.tape + offset); };
+  const auto gradient_into = [&](int64_t layer) -> View<T> {
+    return layer ? dense(memory.layer_gradient[(layer - 1) % 2], B, D * P) : view<T>(call.dx);
+  };
+
+  const auto sequence = [&](int64_t layer, int64_t direction, int slot) {
+    const size_t index = static_cast<size_t>(layer * D + direction);
+    const int64_t last = spec.num_layers - 1;
+    const auto output = [&](int64_t l) -> View<const T> {
+      return l == last ? reading(view<T>(call.y)) : dense(on_tape(tape.layers[static_cast<size_t>(l)].hidden), B, D * P);
+    };
+    SequenceGradient<T> s{};
+    s.dims = layer_dims(spec, layer, call.steps, B);
+    s.batch = memory.batch;
+    s.reverse = direction == 1;
+    s.chunk = way.chunk;
+    s.dropout = layer_dropout(spec, layer, call.dropout_seed, true);
+    s.x = layer ? output(layer - 1) : reading(view<T>(call.x));
+    s.y = columns(output(layer), direction * P);
+    s.dy = columns(layer == last ? reading(view<T>(call.dy)) : reading(gradient_into(layer + 1)), direction * P);
+    const int64_t i = layer * D + direction, h_part = state_offset(i, B, P), c_part = state_offset(i, B, H);
+    s.h0 = at(static_cast<const T*>(call.h0), h_part);
+    s.c0 = at(static_cast<const T*>(call.c0), c_part);
+    s.dh_n = at(static_cast<const T*>(call.dh_n), h_part);
+    s.dc_n = at(static_cast<const T*>(call.dc_n), c_part);
+    s.dh0 = at(static_cast<T*>(call.dh0), h_part);
+    s.dc0 = at(static_cast<T*>(call.dc0), c_part);
+    const TapeLayout::Layer& kept = tape.layers[static_cast<size_t>(layer)];
+    s.saved = on_tape(kept.saved[static_cast<size_t>(direction)]);
+    if (spec.has_cell()) s.cells = on_tape(kept.cells[static_cast<size_t>(direction)]);
+    s.dx = gradient_into(layer);
+    if (direction == 1 && s.dx.data) s.dx = dense(memory.second, B, s.dims.input);
+    const LayerGradients& g = call.gradients[index];
+    s.w_ih = static_cast<T*>(g.w_ih), s.w_hh = static_cast<T*>(g.w_hh);
+    s.b_ih = static_cast<T*>(g.b_ih), s.b_hh = static_cast<T*>(g.b_hh);
+    s.w_hr = static_cast<T*>(g.w_hr);
+    s.pack = memory.pack[slot];
+    s.scratch = memory.scratch[slot];
+    return s;
+  };
+
+  // dx of the forward direction += dx of the reverse one, this thread's share of the rows.
+  const auto add_directions = [&](int64_t layer, int rank) {
+    const View<T> to = gradient_into(layer);
+    if (!to.data) return;
+    const int64_t n = spec.layer_input(layer), rows = call.steps * B, threads = way.threads();
+    for (int64_t i = rows * rank / threads; i < rows * (rank + 1) / threads; ++i) {
+      T* sum = to.data + i / B * to.time + i % B * to.row;
+      const T* part = memory.second + i * n;
+      for (int64_t j = 0; j < n; ++j) sum[j] += part[j];
+    }
+  };
+
+  Crew crew(way);
+  const auto body = [&](int rank) {
+    const Member me = crew.member(rank);
+    const int group = crew.group(rank);
+    for (int64_t layer = spec.num_layers - 1; layer >= 0; --layer) {
+      for (int64_t direction = 0; direction < D; ++direction) {
+        if (way.directions == 2 && direction != group) continue;
+        const SequenceGradient<T> s = sequence(layer, direction, group);
+        const size_t index = static_cast<size_t>(layer * D + direction);
+        k.backward_pack(s.dims, typed<T>(weights[index]), memory.pack[group], me.direction_rank, me.direction_size);
+        me.direction_barrier->wait();
+        k.backward(s, me);
+        me.direction_barrier->wait();
+      }
+      if (D == 2) {
+        crew.everyone().wait();
+        add_directions(layer, rank);
+        crew.everyone().wait();
+      }
+    }
+  };
+  run(lease, way.threads(), body);
+}
+
+template <class Function> auto with_type(const Spec& spec, Isa isa, Function&& function) {
+  return spec.dtype == DType::float32 ? function(kernels<float>(spec.cell, isa)) : function(kernels<double>(spec.cell, isa));
+}
+
+template <class T> Packed pack_all(const Spec& spec, const Kernels<T>& k, const std::vector<LayerWeights>& weights, Isa isa) {
+  int64_t size = 0;
+  const auto for_all = [&](auto&& visit) {
+    for (int64_t i = 0; i < spec.num_layers * spec.directions(); ++i) {
+      visit(static_cast<size_t>(i), layer_dims(spec, i / spec.directions(), 0, 0));
+    }
+  };
+  for_all([&](size_t, const Dims& dims) { size += k.forward_pack_size(dims); });
+  Packed packed{isa, allocate(static_cast<size_t>(size) * sizeof(T)), static_cast<size_t>(size) * sizeof(T)};
+  T* to = reinterpret_cast<T*>(packed.data.get());
+  for_all([&](size_t i, const Dims& dims) {
+    k.forward_pack(dims, typed<T>(weights[i]), to, 0, 1);
+    to += k.forward_pack_size(dims);
+  });
+  return packed;
+}
+
+}  // namespace
+
+Memory allocate(size_t bytes) {
+  return {static_cast<std::byte*>(::operator new(bytes, std::align_val_t{line})),
+          [](std::byte* p) { ::operator delete(p, std::align_val_t{line}); }};
+}
+
+Packed pack(const Spec& spec, const std::vector<LayerWeights>& weights) {
+  const Isa chosen = isa();
+  return with_type(spec, chosen, [&](const auto& k) { return pack_all(spec, k, weights, chosen); });
+}
+
+void forward(const Spec& spec, const std::vector<LayerWeights>& weights, const Forward& call) {
+  with_type(spec, isa(), [&]<class T>(const Kernels<T>& k) {
+    run_forward<T>(spec, k, &weights, nullptr, call);
+  });
+}
+
+void forward(const Spec& spec, const Packed& packed, const Forward& call) {
+  with_type(spec, packed.isa, [&]<class T>(const Kernels<T>& k) {
+    run_forward<T>(spec, k, nullptr, reinterpret_cast<const T*>(packed.data.get()), call);
+  });
+}
+
+void backward(const Spec& spec, const std::vector<LayerWeights>& weights, const Backward& call) {
+  with_type(spec, isa(), [&]<class T>(const Kernels<T>& k) { run_backward<T>(spec, k, weights, call); });
+}
+
+TapeLayout tape_layout(const Spec& spec, int64_t steps, int64_t rows) {
+  const bool gru = spec.cell == Cell::gru;
+  const int64_t saved = spec.gates() == 1 ? 0 : spec.gates() + (gru ? 1 : 0);
+  const int64_t cells = steps * rows;
+  TapeLayout layout{saved, {}, 0};
+  const auto take = [&](int64_t values) {
+    const size_t offset = layout.bytes;
+    layout.bytes += round_up(static_cast<size_t>(values) * spec.itemsize());
+    return offset;
+  };
+  for (int64_t layer = 0; layer < spec.num_layers; ++layer) {
+    TapeLayout::Layer kept{};
+    for (int64_t direction = 0; direction < spec.directions(); ++direction) {
+      kept.saved.push_back(take(cells * saved * spec.hidden_size));
+      if (spec.has_cell()) kept.cells.push_back(take(cells * spec.hidden_size));
+    }
+    kept.hidden = take(layer + 1 < spec.num_layers ? cells * spec.directions() * spec.output_size() : 0);
+    layout.layers.push_back(std::move(kept));
+  }
+  return layout;
+}
+
+size_t forward_scratch(const Spec& spec, int64_t steps, int64_t rows, bool training, bool packed) {
+  return with_type(spec, isa(), [&]<class T>(const Kernels<T>& k) {
+    Forward call{};
+    call.steps = steps, call.rows = rows;
+    const Plan way = plan(problem<T>(spec, steps, rows, training, k.lanes), num_threads());
+    return ForwardMemory<T>(spec, k, way, call, training, packed, nullptr).bytes;
+  });
+}
+
+size_t backward_scratch(const Spec& spec, int64_t steps, int64_t rows) {
+  return with_type(spec, isa(), [&]<class T>(const Kernels<T>& k) {
+    Backward call{};
+    call.steps = steps, call.rows = rows;
+    const Plan way = plan(problem<T>(spec, steps, rows, true, k.lanes), num_threads());
+    return BackwardMemory<T>(spec, k, way, call, nullptr).bytes;
+  });
+}
+
+uint64_t native_calls() { return calls.load(std::memory_order_relaxed); }
+
+}  // namespace fastrnn

@@ -1,0 +1,48 @@
+"""What this build is and how it runs: threads, instruction set, counters."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from . import _core
+from ._spec import check_choice, check_int
+
+
+def set_num_threads(n: int) -> None:
+    """Let at most `n` threads (1 or more, the caller's own included) work on a call. Results do not depend on it."""
+    _core.set_num_threads(check_int("n", n, 1))
+
+
+def get_num_threads() -> int:
+    """How many threads may work on a call."""
+    return _core.get_num_threads()
+
+
+def native_calls() -> int:
+    """Calls into the native kernels so far in this process."""
+    return _core.native_calls()
+
+
+def show_config(mode: str = "stdout") -> dict[str, Any] | None:
+    """Print what this build is and how it runs (mode "stdout"), or return it (mode "dict").
+
+    Raises ValueError for any other mode.
+    """
+    check_choice("mode", mode, ("stdout", "dict"))
+    config = {
+        "version": version("fastrnn"),
+        "compiler": _core.compiler(),
+        "isa": _core.isa(),
+        "available_isas": _core.available_isas(),
+        "threads": _core.get_num_threads(),
+        "numpy": np.__version__,
+        "cuda": _core.cuda(),
+    }
+    if mode == "dict":
+        return config
+    for name, value in config.items():
+        print(f"{name + ':':<15} {', '.join(value) if isinstance(value, list) else value}")
+    return None

@@ -1,0 +1,359 @@
+"""Recurrent networks as objects: `RNN`, `LSTM` and `GRU`, with PyTorch's constructor, layout and parameter names.
+
+Sizes: T time steps, B rows (sequences) in the batch, I `input_size`, H `hidden_size`, L `num_layers`, D directions
+(2 if bidirectional, else 1), G gates (1 in an RNN, 4 in an LSTM, 3 in a GRU), H_out the width of h: `proj_size` where
+given, else H. All arrays of one network have one dtype, float32 or float64. A state is h, or an LSTM's pair (h, c).
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from operator import attrgetter
+from types import ModuleType
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from . import _core, _files
+from ._dropout import Seeds
+from ._spec import (
+    SPEC_FIELDS,
+    Array,
+    Gradients,
+    State,
+    backward,
+    check_int,
+    check_names,
+    check_parameters,
+    gru_cell,
+    make_spec,
+    rnn_cell,
+)
+
+_Self = TypeVar("_Self", bound="_Layer")
+
+
+class _Layer:
+    """What the three networks have in common."""
+
+    _engine: ClassVar[ModuleType] = _core  # infer, forward, backward, check, Tape, Prepared
+    _cells: ClassVar[tuple[str, ...]]  # that a network of the class can have
+    _options: ClassVar[dict[str, Any]] = {  # what a constructor takes beside the two sizes, with its default
+        "num_layers": 1,
+        "bias": True,
+        "batch_first": False,
+        "dropout": 0.0,
+        "bidirectional": False,
+        "dtype": "float32",
+    }
+
+    spec: _core.Spec
+    parameters: dict[str, Array]
+    """Name -> array, in PyTorch's names and layout. Write into an array, or put a new one in its place: it takes
+    effect at the next call."""
+
+    input_size = property(attrgetter("spec.input_size"))
+    hidden_size = property(attrgetter("spec.hidden_size"))
+    num_layers = property(attrgetter("spec.num_layers"))
+    bias = property(attrgetter("spec.bias"))
+    batch_first = property(attrgetter("spec.batch_first"))
+    dropout = property(attrgetter("spec.dropout"))
+    bidirectional = property(attrgetter("spec.bidirectional"))
+    dtype = property(attrgetter("spec.dtype"))
+
+    def __init__(self, spec: _core.Spec, seed: int | None) -> None:
+        if seed is not None:
+            seed = check_int("seed", seed, 0, 2**64 - 1)
+        if spec.dropout > 0 and spec.num_layers == 1:
+            warnings.warn(
+                f"dropout={spec.dropout} has no effect with num_layers=1: it acts between layers", stacklevel=3
+            )
+        random = np.random.default_rng(seed)
+        bound = 1 / np.sqrt(spec.hidden_size)
+        parameters = {
+            name: random.uniform(-bound, bound, shape).astype(spec.dtype) for name, shape in spec.parameter_shapes()
+        }
+        self._set_up(spec, parameters, Seeds(int(random.integers(2**64, dtype=np.uint64))))
+
+    def __call__(self, x: Array, state: State = None, *, lengths: Any = None) -> tuple[Array, State]:
+        """Inference: no dropout, and nothing is kept for a backward pass.
+
+        Args:
+            x: (T, B, I); (B, T, I) with `batch_first`; or one sequence (T, I). Any strides.
+            state: where to start from; None is zeros. h0 (L*D, B, H_out), and for an LSTM (h0, c0) with
+                c0 (L*D, B, H), either of which may be None. Without B if x has none.
+            lengths: None (all rows have T steps) or (B,) integers in 0…T, in any order; for one sequence an int.
+                What lies past a row's length is never read; y is 0 there.
+
+        Returns:
+            y, (T, B, D*H_out) in x's layout, and the state after each row's last step, shaped as `state`.
+            The reverse direction starts at a row's last step and ends at its first.
+
+        Raises:
+            TypeError, ValueError: an argument, or an array in `parameters`, has a wrong type, dtype, shape or value.
+        """
+        return self._engine.infer(self.spec, self._weights(), x, state, lengths)  # type: ignore[no-any-return]
+
+    def forward(
+        self, x: Array, state: State = None, *, lengths: Any = None, dropout_seed: int | None = None
+    ) -> tuple[Array, State, Any]:
+        """Training: as a call, but with dropout, and with a tape for `backward`.
+
+        Args:
+            x, state, lengths: as in a call.
+            dropout_seed: fixes the dropout masks. None takes the next of a series that the layer's `seed` determines.
+
+        Returns:
+            y and the state as in a call, and the tape. The tape refers to x and to the parameters, so leave them
+            unchanged until you are done with it; y is yours. `tape.gates(layer, direction)` shows the activated gates,
+            (T, B, G, H), `tape.cells(layer, direction)` the c of an LSTM, (T, B, H), and `tape.nbytes` its size in
+            bytes.
+
+        Raises:
+            TypeError, ValueError: as a call.
+        """
+        weights = self._weights()
+        if dropout_seed is not None:
+            seed = check_int("dropout_seed", dropout_seed, 0, 2**64 - 1)
+        elif self.spec.dropout > 0 and self.spec.num_layers > 1:
+            self._engine.check(self.spec, weights, x, state, lengths)  # a refused call must not use up a mask
+            seed = self._seeds.draw()
+        else:
+            seed = 0
+        return self._engine.forward(self.spec, weights, x, state, lengths, seed)  # type: ignore[no-any-return]
+
+    def backward(self, tape: Any, dy: Array | None = None, dstate: State = None) -> Gradients:
+        """Gradients of a loss, given those with respect to what `forward` returned.
+
+        Args:
+            tape: from this object's `forward`; it can be used any number of times.
+            dy: the loss's derivative with respect to y, in y's shape and dtype. None is zeros.
+                Past a row's length it is not read.
+            dstate: the derivative with respect to the returned state, dh_n or (dh_n, dc_n); None in any place is zeros.
+
+        Returns:
+            Gradients, with the fields x, h0, c0 (None unless an LSTM) and parameters.
+
+        Raises:
+            TypeError, ValueError: `tape` is no tape, or another layer's; dy, dh_n or dc_n have a wrong type, dtype or
+                shape.
+        """
+        if isinstance(tape, self._engine.Tape) and tape.spec is not self.spec:
+            raise ValueError("tape is from another layer's forward; use that layer's backward")
+        return backward(self._engine, tape, dy, dstate)
+
+    def prepare(self) -> Any:
+        """A snapshot for inference: `fast = layer.prepare(); y, state = fast(x, state)`, with `lengths` as a third
+        argument. It packs the weights once, where a call of the layer does so each time, which is what counts for
+        streams of short sequences. Later changes of `parameters` do not reach it.
+        """
+        return self._engine.Prepared(self.spec, self._weights())
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers there are in `parameters`."""
+        return sum(array.size for array in self.parameters.values())
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write parameters and configuration to `path`, which ends in .npz or (with the package safetensors)
+        .safetensors; any other ending is a ValueError.
+        """
+        check_parameters("parameters", self.spec, self.parameters)
+        config = {field: getattr(self.spec, field) for field in SPEC_FIELDS}
+        seeds = {"dropout_base": self._seeds.base, "dropout_calls": self._seeds.calls}
+        _files.write(path, config | seeds, self.parameters)
+
+    @classmethod
+    def load(cls: type[_Self], path: str | os.PathLike[str]) -> _Self:
+        """The layer that `save` wrote: same configuration, same bits, same dropout masks to come.
+
+        Raises:
+            OSError: `path` cannot be opened.
+            ValueError: it is not a saved network, or one of another class.
+        """
+        return cls._restore(f"path: {os.fspath(path)!r}", *_files.read(path))
+
+    @classmethod
+    def _restore(cls: type[_Self], what: str, config: dict[str, Any], parameters: dict[str, Array]) -> _Self:
+        if config.get("cell") not in cls._cells:
+            raise ValueError(f"{what} holds a network of cell {config.get('cell')!r}, which is no {cls.__name__}")
+        check_names(what, config, (*SPEC_FIELDS, "dropout_base", "dropout_calls"))
+        try:
+            spec = make_spec(*(config[field] for field in SPEC_FIELDS))
+            seeds = Seeds(*(check_int(name, config[name], 0, 2**64 - 1) for name in ("dropout_base", "dropout_calls")))
+        except TypeError as error:  # of a file, a wrong type is a wrong value
+            raise ValueError(f"{what}: {error}") from error
+        check_parameters(what, spec, parameters)
+        layer = cls.__new__(cls)
+        layer._set_up(spec, {name: parameters[name] for name, _ in spec.parameter_shapes()}, seeds)
+        return layer
+
+    def _set_up(self, spec: _core.Spec, parameters: dict[str, Array], seeds: Seeds) -> None:
+        self.spec = spec
+        self.parameters = parameters
+        self._names = tuple(parameters)
+        self._seeds = seeds
+
+    def _weights(self) -> list[Array]:
+        check_names("parameters", self.parameters, self._names)
+        return [self.parameters[name] for name in self._names]
+
+    def __repr__(self) -> str:
+        options = {name: getattr(self, name) for name in self._options}
+        unusual = [f"{name}={value!r}" for name, value in options.items() if value != self._options[name]]
+        return f"{type(self).__name__}({', '.join([str(self.input_size), str(self.hidden_size), *unusual])})"
+
+    def __getstate__(self) -> dict[str, Any]:  # for pickle and copy: a Spec goes as its fields
+        return self.__dict__ | {"spec": [getattr(self.spec, field) for field in SPEC_FIELDS]}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, spec=_core.Spec(*state["spec"]))
+
+
+class RNN(_Layer):
+    """A plain recurrent network (Elman, "Finding structure in time", 1990):
+
+        h' = f(W_ih x + b_ih + W_hh h + b_hh)
+
+    Args:
+        input_size: I, numbers in one time step of the input.
+        hidden_size: H, units in a layer.
+        num_layers: L, layers on top of each other.
+        bias: whether there are b_ih and b_hh.
+        batch_first: x and y are (B, T, …) instead of (T, B, …).
+        dropout: the probability with which, in `forward`, each element that goes from one layer to the next is
+            replaced by 0; the others are divided by 1 - dropout.
+        bidirectional: a second set of weights per layer reads the sequence from its end; y has both side by side.
+        dtype: float32 or float64.
+        seed: determines the initial weights, U(-1/sqrt(H), 1/sqrt(H)), and the dropout masks. None: by chance.
+        nonlinearity: f, "tanh", "relu" or "sigmoid".
+
+    Raises:
+        TypeError, ValueError: an argument has a wrong type or value; the message names it.
+    """
+
+    _cells = "rnn_tanh", "rnn_relu", "rnn_sigmoid"
+    _options: ClassVar[dict[str, Any]] = _Layer._options | {"nonlinearity": "tanh"}
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        dtype: DTypeLike = "float32",
+        seed: int | None = None,
+        *,
+        nonlinearity: str = "tanh",
+    ) -> None:
+        cell = rnn_cell(nonlinearity)
+        sizes = input_size, hidden_size, num_layers
+        super().__init__(make_spec(cell, *sizes, bias, batch_first, dropout, bidirectional, dtype=dtype), seed)
+
+    @property
+    def nonlinearity(self) -> str:
+        return self.spec.cell.removeprefix("rnn_")
+
+
+class LSTM(_Layer):
+    """A long short-term memory (Hochreiter & Schmidhuber, "Long short-term memory", 1997) with the forget gate of
+    Gers, Schmidhuber & Cummins ("Learning to forget", 2000):
+
+        i, f, o = sigmoid(W_ih x + b_ih + W_hh h + b_hh)    each with its rows of the weights, in the order i, f, g, o
+        g       = tanh(W_ih x + b_ih + W_hh h + b_hh)
+        c'      = f * c + i * g
+        h'      = o * tanh(c')
+
+    and, with `proj_size`, the projection of Sak, Senior & Beaufays ("Long short-term memory recurrent neural network
+    architectures for large scale acoustic modeling", 2014): h' = W_hr (o * tanh(c')).
+
+    Args:
+        proj_size: the width of h, less than `hidden_size`; 0 for no projection.
+        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, seed: as in `RNN`.
+
+    Raises:
+        TypeError, ValueError: an argument has a wrong type or value; the message names it.
+    """
+
+    _cells = ("lstm",)
+    _options: ClassVar[dict[str, Any]] = _Layer._options | {"proj_size": 0}
+
+    proj_size = property(attrgetter("spec.proj_size"))
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        dtype: DTypeLike = "float32",
+        seed: int | None = None,
+    ) -> None:
+        sizes = input_size, hidden_size, num_layers
+        super().__init__(make_spec("lstm", *sizes, bias, batch_first, dropout, bidirectional, proj_size, dtype), seed)
+
+
+class GRU(_Layer):
+    """A gated recurrent unit (Cho et al., "Learning phrase representations using RNN encoder-decoder for statistical
+    machine translation", 2014), by default in the variant of cuDNN, Keras and PyTorch, where the reset gate acts after
+    the recurrent product:
+
+        r, z = sigmoid(W_ih x + b_ih + W_hh h + b_hh)    each with its rows of the weights, in the order r, z, n
+        n    = tanh(W_in x + b_in + r * (W_hn h + b_hn))         reset_after=True
+        n    = tanh(W_in x + b_in + W_hn (r * h) + b_hn)         reset_after=False, as in the paper
+        h'   = (1 - z) * n + z * h
+
+    A text that writes h' = (1 - z) * h + z * n has the same model with the weights of z negated:
+    `weights.textbook_gru` converts.
+
+    Args:
+        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, seed: as in `RNN`.
+        reset_after: which variant.
+
+    Raises:
+        TypeError, ValueError: an argument has a wrong type or value; the message names it.
+    """
+
+    _cells = "gru", "gru_reset_before"
+    _options: ClassVar[dict[str, Any]] = _Layer._options | {"reset_after": True}
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        dtype: DTypeLike = "float32",
+        seed: int | None = None,
+        *,
+        reset_after: bool = True,
+    ) -> None:
+        cell = gru_cell(reset_after)
+        sizes = input_size, hidden_size, num_layers
+        super().__init__(make_spec(cell, *sizes, bias, batch_first, dropout, bidirectional, dtype=dtype), seed)
+
+    @property
+    def reset_after(self) -> bool:
+        return self.spec.cell == "gru"
+
+
+def load(path: str | os.PathLike[str]) -> RNN | LSTM | GRU:
+    """The layer that `save` wrote, of whichever class it was. Raises OSError and ValueError as `LSTM.load` does."""
+    what = f"path: {os.fspath(path)!r}"
+    config, parameters = _files.read(path)
+    for cls in (RNN, LSTM, GRU):
+        if config.get("cell") in cls._cells:
+            return cls._restore(what, config, parameters)
+    raise ValueError(f"{what} holds a network of cell {config.get('cell')!r}, which is no RNN, LSTM or GRU")

@@ -1,0 +1,556 @@
+"""The same networks in plain NumPy: to read, and to check the kernels against.
+
+From the inside out:
+
+- a cell (`RNNCell`, `LSTMCell`, `GRUCell`, `GRUResetBeforeCell`) is one time step, forward and backward;
+- `run` and `run_backward` take a cell over a sequence: the time loop, lengths, reverse;
+- `infer`, `forward` and `backward` take it through layers and directions, with dropout between layers;
+- `RNN`, `LSTM` and `GRU` are the classes of `fastrnn` on top of these.
+
+A step works on all rows of a batch at once, and on those alone that have not ended: arrays in a cell are (B, width),
+with B the rows still alive. W_ih, W_hh, b_ih, b_hh hold the rows of all gates, one gate after the other.
+
+Backward functions are the chain rule, line by line. Their variables are named after what they are the derivative of:
+`dh` is dloss/dh, `da` that of the pre-activations. With a = W x for each row, da gives dx = da W and dW = da^T x.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from . import _dropout, layers
+from ._core import Spec, check
+from ._spec import Array, State, got
+
+__all__ = [
+    "CELLS",
+    "GRU",
+    "LSTM",
+    "RNN",
+    "Cell",
+    "GRUCell",
+    "GRUResetBeforeCell",
+    "LSTMCell",
+    "Prepared",
+    "RNNCell",
+    "Tape",
+    "Weights",
+    "backward",
+    "check",
+    "forward",
+    "infer",
+    "run",
+    "run_backward",
+    "sigmoid",
+]
+
+
+# ---------------------------------------------------------------------------------------------------------- one step
+
+
+@dataclass
+class Weights:
+    """The parameters of one layer and direction, or their gradients."""
+
+    ih: Array  # (G*H, I)
+    hh: Array  # (G*H, H_out)
+    b_ih: Array  # (G*H,), zeros in a network without biases
+    b_hh: Array  # (G*H,)
+    hr: Array | None = None  # (H_out, H), where h is projected
+
+    def zeros(self) -> Weights:
+        def zeros(array: Array) -> Array:
+            return np.zeros(array.shape, array.dtype)
+
+        hr = None if self.hr is None else zeros(self.hr)
+        return Weights(zeros(self.ih), zeros(self.hh), zeros(self.b_ih), zeros(self.b_hh), hr)
+
+
+States = tuple[Array, ...]  # (h,), or (h, c) in an LSTM
+
+
+class Cell(Protocol):
+    @property
+    def gates(self) -> int:
+        """G"""
+
+    def step(self, w: Weights, x: Array, state: States) -> tuple[States, Array]:
+        """The state after reading x, and the activated gates, (B, G, H)."""
+
+    def step_backward(
+        self, w: Weights, dw: Weights, x: Array, before: States, gates: Array, after: States, dafter: States
+    ) -> tuple[Array, States]:
+        """dx and the gradient of the state before, given that of the state after; adds to `dw`."""
+
+
+def sigmoid(a: Array) -> Array:
+    """1 / (1 + e^-a), with e^-|a| alone, which cannot overflow."""
+    e = np.exp(-np.abs(a))
+    value: Array = np.where(a >= 0, 1, e) / (1 + e)
+    return value
+
+
+NONLINEARITIES: dict[str, Callable[[Array], Array]] = {
+    "tanh": np.tanh,
+    "relu": lambda a: np.maximum(a, 0),
+    "sigmoid": sigmoid,
+}
+SLOPES: dict[str, Callable[[Array], Array]] = {  # their derivatives f'(a), in terms of h = f(a)
+    "tanh": lambda h: 1 - h**2,
+    "relu": lambda h: h > 0,
+    "sigmoid": lambda h: h * (1 - h),
+}
+
+
+class RNNCell:
+    """Elman 1990:  h' = f(W_ih x + b_ih + W_hh h + b_hh), f one of tanh, relu, sigmoid."""
+
+    gates = 1
+
+    def __init__(self, nonlinearity: str) -> None:
+        self.nonlinearity = nonlinearity
+
+    def step(self, w: Weights, x: Array, state: States) -> tuple[States, Array]:
+        (h,) = state
+        a = x @ w.ih.T + w.b_ih + h @ w.hh.T + w.b_hh
+        h = NONLINEARITIES[self.nonlinearity](a)
+        return (h,), h[:, None]
+
+    def step_backward(
+        self, w: Weights, dw: Weights, x: Array, before: States, gates: Array, after: States, dafter: States
+    ) -> tuple[Array, States]:
+        (h,), (h_new,), (dh_new,) = before, after, dafter
+        da = dh_new * SLOPES[self.nonlinearity](h_new)
+        dw.ih += da.T @ x
+        dw.hh += da.T @ h
+        dw.b_ih += da.sum(0)
+        dw.b_hh += da.sum(0)
+        return da @ w.ih, (da @ w.hh,)
+
+
+class LSTMCell:
+    """Hochreiter & Schmidhuber 1997, forget gate of Gers et al. 2000, projection of Sak et al. 2014.
+
+    i, f, o = sigmoid(a_i), sigmoid(a_f), sigmoid(a_o);  g = tanh(a_g);  a = W_ih x + b_ih + W_hh h + b_hh
+    c' = f * c + i * g
+    m  = o * tanh(c')
+    h' = m, or W_hr m
+    """
+
+    gates = 4
+
+    def step(self, w: Weights, x: Array, state: States) -> tuple[States, Array]:
+        h, c = state
+        a_i, a_f, a_g, a_o = np.split(x @ w.ih.T + w.b_ih + h @ w.hh.T + w.b_hh, 4, axis=1)
+        i, f, g, o = sigmoid(a_i), sigmoid(a_f), np.tanh(a_g), sigmoid(a_o)
+        c = f * c + i * g
+        m = o * np.tanh(c)
+        h = m if w.hr is None else m @ w.hr.T
+        return (h, c), np.stack([i, f, g, o], axis=1)
+
+    def step_backward(
+        self, w: Weights, dw: Weights, x: Array, before: States, gates: Array, after: States, dafter: States
+    ) -> tuple[Array, States]:
+        """dc' has two sources: the steps to come, and h' through tanh(c')."""
+        (h, c), (_, c_new), (dh_new, dc_new) = before, after, dafter
+        i, f, g, o = (gates[:, k] for k in range(4))
+        tanh_c = np.tanh(c_new)
+        if w.hr is None or dw.hr is None:
+            dm = dh_new
+        else:
+            dm = dh_new @ w.hr
+            dw.hr += dh_new.T @ (o * tanh_c)
+        do = dm * tanh_c
+        dc_new = dc_new + dm * o * (1 - tanh_c**2)
+        di, df, dg, dc = dc_new * g, dc_new * c, dc_new * i, dc_new * f
+        da = np.concatenate([di * i * (1 - i), df * f * (1 - f), dg * (1 - g**2), do * o * (1 - o)], axis=1)
+        dw.ih += da.T @ x
+        dw.hh += da.T @ h
+        dw.b_ih += da.sum(0)
+        dw.b_hh += da.sum(0)
+        return da @ w.ih, (da @ w.hh, dc)
+
+
+class GRUCell:
+    """The variant of cuDNN, Keras and PyTorch: the reset gate acts after the recurrent product.
+
+    a = W_ih x + b_ih;  u = W_hh h + b_hh
+    r, z = sigmoid(a_r + u_r), sigmoid(a_z + u_z)
+    n    = tanh(a_n + r * u_n)
+    h'   = (1 - z) * n + z * h
+    """
+
+    gates = 3
+
+    def step(self, w: Weights, x: Array, state: States) -> tuple[States, Array]:
+        (h,) = state
+        a_r, a_z, a_n = np.split(x @ w.ih.T + w.b_ih, 3, axis=1)
+        u_r, u_z, u_n = np.split(h @ w.hh.T + w.b_hh, 3, axis=1)
+        r, z = sigmoid(a_r + u_r), sigmoid(a_z + u_z)
+        n = np.tanh(a_n + r * u_n)
+        return ((1 - z) * n + z * h,), np.stack([r, z, n], axis=1)
+
+    def step_backward(
+        self, w: Weights, dw: Weights, x: Array, before: States, gates: Array, after: States, dafter: States
+    ) -> tuple[Array, States]:
+        """b_ih and b_hh have different gradients for n: r scales the recurrent part alone."""
+        (h,), (dh_new,) = before, dafter
+        r, z, n = (gates[:, k] for k in range(3))
+        size = h.shape[1]
+        u_n = h @ w.hh[2 * size :].T + w.b_hh[2 * size :]
+        da_n = dh_new * (1 - z) * (1 - n**2)
+        da_z = dh_new * (h - n) * z * (1 - z)
+        da_r = da_n * u_n * r * (1 - r)
+        da = np.concatenate([da_r, da_z, da_n], axis=1)
+        du = np.concatenate([da_r, da_z, da_n * r], axis=1)
+        dw.ih += da.T @ x
+        dw.hh += du.T @ h
+        dw.b_ih += da.sum(0)
+        dw.b_hh += du.sum(0)
+        return da @ w.ih, (du @ w.hh + dh_new * z,)
+
+
+class GRUResetBeforeCell:
+    """Cho et al. 2014: the reset gate acts before the recurrent product.
+
+    r, z = sigmoid(a_r), sigmoid(a_z);  a = W_ih x + b_ih + W_hh h + b_hh
+    n    = tanh(W_in x + b_in + W_hn (r * h) + b_hn)
+    h'   = (1 - z) * n + z * h
+    """
+
+    gates = 3
+
+    def step(self, w: Weights, x: Array, state: States) -> tuple[States, Array]:
+        (h,) = state
+        size = h.shape[1]
+        a_r, a_z, a_n = np.split(x @ w.ih.T + w.b_ih + w.b_hh, 3, axis=1)
+        u_r, u_z = np.split(h @ w.hh[: 2 * size].T, 2, axis=1)
+        r, z = sigmoid(a_r + u_r), sigmoid(a_z + u_z)
+        n = np.tanh(a_n + (r * h) @ w.hh[2 * size :].T)
+        return ((1 - z) * n + z * h,), np.stack([r, z, n], axis=1)
+
+    def step_backward(
+        self, w: Weights, dw: Weights, x: Array, before: States, gates: Array, after: States, dafter: States
+    ) -> tuple[Array, States]:
+        """h has four ways to h': through r and z, through r * h, and directly."""
+        (h,), (dh_new,) = before, dafter
+        r, z, n = (gates[:, k] for k in range(3))
+        size = h.shape[1]
+        da_n = dh_new * (1 - z) * (1 - n**2)
+        drh = da_n @ w.hh[2 * size :]  # of r * h
+        da_z = dh_new * (h - n) * z * (1 - z)
+        da_r = drh * h * r * (1 - r)
+        da_rz = np.concatenate([da_r, da_z], axis=1)
+        da = np.concatenate([da_rz, da_n], axis=1)
+        dw.ih += da.T @ x
+        dw.hh[: 2 * size] += da_rz.T @ h
+        dw.hh[2 * size :] += da_n.T @ (r * h)
+        dw.b_ih += da.sum(0)
+        dw.b_hh += da.sum(0)
+        return da @ w.ih, (da_rz @ w.hh[: 2 * size] + drh * r + dh_new * z,)
+
+
+CELLS: dict[str, Cell] = {
+    "rnn_tanh": RNNCell("tanh"),
+    "rnn_relu": RNNCell("relu"),
+    "rnn_sigmoid": RNNCell("sigmoid"),
+    "lstm": LSTMCell(),
+    "gru": GRUCell(),
+    "gru_reset_before": GRUResetBeforeCell(),
+}
+
+
+# ------------------------------------------------------------------------------------------------------ one sequence
+
+
+@dataclass
+class Record:
+    """What one layer and direction did: all that its backward pass needs. Zeros past a row's length."""
+
+    x: Array  # (T, B, I)
+    before: States  # the state each step started from: h (T, B, H_out) and in an LSTM c (T, B, H)
+    gates: Array  # (T, B, G, H)
+    after: States  # the state each step ended with
+
+
+def _alive(steps: int, lengths: Array, reverse: bool) -> Iterator[tuple[int, Array]]:
+    """The time steps in the order of reading, each with the rows that have it.
+
+    Reading forward, a row leaves at its end. Reading in reverse, it joins there: until then its state stays what it
+    was initially, which is all it takes to start each row at its own last step.
+    """
+    for t in reversed(range(steps)) if reverse else range(steps):
+        yield t, np.flatnonzero(t < lengths)
+
+
+def run(
+    cell: Cell, w: Weights, x: Array, initial: States, lengths: Array, reverse: bool = False
+) -> tuple[States, Record]:
+    """Take a cell over x, (T, B, I), from the state `initial`, each (B, width).
+
+    Returns the state after each row's last step, and the record. The outputs are `record.after[0]`.
+    """
+    steps, batch, _ = x.shape
+    state = tuple(s.copy() for s in initial)
+    before = tuple(np.zeros((steps, *s.shape), x.dtype) for s in state)
+    after = tuple(np.zeros_like(b) for b in before)
+    gates = np.zeros((steps, batch, cell.gates, len(w.ih) // cell.gates), x.dtype)
+    for t, rows in _alive(steps, lengths, reverse):
+        old = tuple(s[rows] for s in state)
+        new, gates[t, rows] = cell.step(w, x[t, rows], old)
+        for k in range(len(state)):
+            before[k][t, rows], after[k][t, rows], state[k][rows] = old[k], new[k], new[k]
+    return state, Record(x, before, gates, after)
+
+
+def run_backward(
+    cell: Cell, w: Weights, record: Record, dy: Array, dfinal: States, lengths: Array, reverse: bool = False
+) -> tuple[Array, States, Weights]:
+    """dx, the gradient of the initial state and that of the weights, given those of the outputs and the last state."""
+    dx, dw = np.zeros_like(record.x), w.zeros()
+    dstate = tuple(d.copy() for d in dfinal)
+    for t, rows in _alive(len(dx), lengths, not reverse):
+        dafter = (dstate[0][rows] + dy[t, rows], *(d[rows] for d in dstate[1:]))
+        before = tuple(s[t, rows] for s in record.before)
+        after = tuple(s[t, rows] for s in record.after)
+        x, gates = record.x[t, rows], record.gates[t, rows]
+        dx[t, rows], dbefore = cell.step_backward(w, dw, x, before, gates, after, dafter)
+        for d, new in zip(dstate, dbefore, strict=True):
+            d[rows] = new
+    return dx, dstate, dw
+
+
+# ------------------------------------------------------------------------------------------------- the whole network
+
+
+@dataclass(eq=False)
+class Tape:
+    """What one forward call leaves for its backward calls."""
+
+    spec: Spec
+    x: Array  # as given
+    lengths: Array  # (B,)
+    weights: list[Weights]  # by layer, then direction
+    records: list[Record]  # likewise
+    masks: list[Array | None]  # by layer: which of its inputs dropout kept
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes the tape holds, beside x and the weights, to which it refers."""
+        arrays = [array for r in self.records for array in (*r.before, r.gates, *r.after)]
+        arrays += [r.x for r in self.records[1 + self.spec.bidirectional :: 1 + self.spec.bidirectional]]
+        arrays += [mask for mask in self.masks if mask is not None]
+        return sum(array.nbytes for array in arrays)
+
+    def gates(self, layer: int, direction: int) -> Array:
+        """The activated gates, (T, B, G, H) in the layout of x; those of an RNN are h. Read-only, zeros at padding."""
+        return self._view(self._record(layer, direction).gates)
+
+    def cells(self, layer: int, direction: int) -> Array:
+        """The c of an LSTM, (T, B, H) in the layout of x. Read-only, zeros at padding."""
+        if self.spec.cell != "lstm":
+            raise ValueError(f"cells: a network of {self.spec.cell} has none")
+        return self._view(self._record(layer, direction).after[1])
+
+    def _record(self, layer: int, direction: int) -> Record:
+        directions = 1 + self.spec.bidirectional
+        if not 0 <= layer < self.spec.num_layers:
+            raise ValueError(f"layer must be from 0 to {self.spec.num_layers - 1}, got {layer}")
+        if not 0 <= direction < directions:
+            raise ValueError(f"direction must be from 0 to {directions - 1}, got {direction}")
+        return self.records[layer * directions + direction]
+
+    def _view(self, array: Array) -> Array:
+        view = Layout(self.spec, self.x).sequence_out(array)
+        view.flags.writeable = False
+        return view
+
+
+class Prepared:
+    """A network with a copy of its weights, for inference."""
+
+    def __init__(self, spec: Spec, weights: Sequence[Array]) -> None:
+        check(spec, weights, np.zeros((0, 0, spec.input_size), spec.dtype), None, None)
+        self.spec = spec
+        self.weights = [array.copy() for array in weights]
+
+    def __call__(self, x: Array, state: State = None, lengths: Any = None) -> tuple[Array, State]:
+        return infer(self.spec, self.weights, x, state, lengths)
+
+
+def infer(spec: Spec, weights: Sequence[Array], x: Array, state: State, lengths: Any) -> tuple[Array, State]:
+    """y and the last state, without dropout."""
+    y, final, _ = _stack(spec, weights, x, state, lengths, None)
+    return y, final
+
+
+def forward(
+    spec: Spec, weights: Sequence[Array], x: Array, state: State, lengths: Any, dropout_seed: int
+) -> tuple[Array, State, Tape]:
+    """y, the last state and the tape, with dropout."""
+    return _stack(spec, weights, x, state, lengths, dropout_seed)
+
+
+def _stack(
+    spec: Spec, weights: Sequence[Array], x: Array, state: State, lengths: Any, dropout_seed: int | None
+) -> tuple[Array, State, Tape]:
+    check(spec, weights, x, state, lengths)
+    layout, cell = Layout(spec, x), CELLS[spec.cell]
+    y = layout.sequence_in(x)
+    steps, batch, _ = y.shape
+    rows = np.broadcast_to(np.asarray(steps if lengths is None else lengths), (batch,)).copy()
+    initial = layout.states_in(state)
+    final: list[States] = []
+    tape = Tape(spec, x, rows, _unflatten(spec, weights), [], [])
+    with np.errstate(all="ignore"):  # NaN and Inf travel in silence, as in the kernels
+        for layer in range(spec.num_layers):
+            mask = None
+            if layer > 0 and spec.dropout > 0 and dropout_seed is not None:
+                mask = _dropout.kept(dropout_seed, layer, spec.dropout, y.shape)
+            y = _drop(y, mask, spec.dropout)
+            tape.masks.append(mask)
+            outputs = []
+            for k, reverse in _directions(spec, layer):
+                last, record = run(cell, tape.weights[k], y, initial[k], rows, reverse)
+                final.append(last)
+                outputs.append(record.after[0])
+                tape.records.append(record)
+            y = np.concatenate(outputs, axis=2)
+    h, *c = layout.states_out(final)
+    return np.ascontiguousarray(layout.sequence_out(y)), (h, *c) if c else h, tape
+
+
+def backward(tape: Tape, dy: Array | None, dstate: State) -> tuple[Array, Array, Array | None, list[Array]]:
+    """dx, dh0, dc0 (None unless an LSTM), and the gradients of the weights in the flat order."""
+    spec, layout = tape.spec, Layout(tape.spec, tape.x)
+    dx = layout.sequence_in(_checked("dy", dy, layout.y_shape, spec))
+    dfinal = layout.states_in(_checked_states(dstate, layout))
+    dinitial, dweights = dfinal.copy(), tape.weights.copy()  # to be replaced one by one
+    with np.errstate(all="ignore"):
+        for layer in reversed(range(spec.num_layers)):
+            parts = np.split(dx, 1 + spec.bidirectional, axis=2)  # each direction's share of the outputs
+            inputs = []
+            for (k, reverse), part in zip(_directions(spec, layer), parts, strict=True):
+                d, dinitial[k], dweights[k] = run_backward(
+                    CELLS[spec.cell], tape.weights[k], tape.records[k], part, dfinal[k], tape.lengths, reverse
+                )
+                inputs.append(d)
+            dx = _drop(sum(inputs[1:], inputs[0]), tape.masks[layer], spec.dropout)
+    dh0, *dc0 = layout.states_out(dinitial)
+    flat = [array for dw in dweights for array in _flatten(spec, dw)]
+    return np.ascontiguousarray(layout.sequence_out(dx)), dh0, dc0[0] if dc0 else None, flat
+
+
+def _directions(spec: Spec, layer: int) -> list[tuple[int, bool]]:
+    """Of a layer's directions: the place in lists by layer and direction, and whether it reads in reverse."""
+    return [(2 * layer, False), (2 * layer + 1, True)] if spec.bidirectional else [(layer, False)]
+
+
+def _drop(x: Array, mask: Array | None, probability: float) -> Array:
+    """Dropout. It is its own derivative."""
+    return x if mask is None else np.where(mask, x * x.dtype.type(_dropout.scale(probability)), x.dtype.type(0))
+
+
+# --------------------------------------------------------------------------------------- the caller's arrays and ours
+
+
+class Layout:
+    """Turns what the caller has into (T, B, …) and (L*D, B, …), and back: `batch_first`, and x without a batch."""
+
+    def __init__(self, spec: Spec, x: Array) -> None:
+        self.spec = spec
+        self.unbatched = x.ndim == 2
+        self.swapped = spec.batch_first and not self.unbatched
+        h = spec.proj_size or spec.hidden_size
+        self.widths = (h, spec.hidden_size) if spec.cell == "lstm" else (h,)  # of h, and of c
+        self.y_shape = (*x.shape[:-1], h * (1 + spec.bidirectional))
+        batch = () if self.unbatched else (x.shape[0 if self.swapped else 1],)
+        count = spec.num_layers * (1 + spec.bidirectional)
+        self.state_shapes = [(count, *batch, width) for width in self.widths]
+
+    def sequence_in(self, array: Array) -> Array:
+        return array[:, None] if self.unbatched else array.swapaxes(0, 1) if self.swapped else array
+
+    def sequence_out(self, array: Array) -> Array:
+        return array[:, 0] if self.unbatched else array.swapaxes(0, 1) if self.swapped else array[:]
+
+    def states_in(self, state: State) -> list[States]:
+        """From h or (h, c), each may be None for zeros, to a tuple for each layer and direction."""
+        if self.spec.cell != "lstm":
+            state = (state,)
+        elif state is None:
+            state = (None, None)
+        arrays = [
+            np.zeros(shape, self.spec.dtype) if array is None else array
+            for array, shape in zip(state, self.state_shapes, strict=True)
+        ]
+        return list(zip(*(a[:, None] if self.unbatched else a for a in arrays), strict=True))
+
+    def states_out(self, states: list[States]) -> States:
+        """The reverse: h, or h and c, each of all layers and directions."""
+        arrays = (np.stack(parts) for parts in zip(*states, strict=True))
+        return tuple(array[:, 0] if self.unbatched else array for array in arrays)
+
+
+def _checked(name: str, array: Any, shape: tuple[int, ...], spec: Spec) -> Array:
+    """A gradient that the caller gave, or zeros for None."""
+    if array is None:
+        return np.zeros(shape, spec.dtype)
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{name} must be a NumPy array or None, {got(array)}")
+    if array.dtype != spec.dtype:
+        raise TypeError(f"{name} must be of dtype {spec.dtype}, got {array.dtype}")
+    if array.shape != shape:
+        raise ValueError(f"{name} must be of shape {shape}, got {array.shape}")
+    return array
+
+
+def _checked_states(dstate: State, layout: Layout) -> State:
+    spec, shapes = layout.spec, layout.state_shapes
+    if spec.cell != "lstm":
+        return _checked("dh_n", dstate, shapes[0], spec)
+    if dstate is None:
+        return None
+    if not isinstance(dstate, (tuple, list)) or len(dstate) != 2:
+        raise TypeError(f"dstate must be a tuple (dh_n, dc_n), {got(dstate)}")
+    return _checked("dh_n", dstate[0], shapes[0], spec), _checked("dc_n", dstate[1], shapes[1], spec)
+
+
+def _unflatten(spec: Spec, weights: Sequence[Array]) -> list[Weights]:
+    """The weights of each layer and direction, with zeros for biases that are not there."""
+    size = 2 + 2 * spec.bias + (spec.proj_size > 0)
+    groups = []
+    for k in range(0, len(weights), size):
+        ih, hh, *rest = weights[k : k + size]
+        b_ih, b_hh = rest[:2] if spec.bias else 2 * [np.zeros(len(ih), ih.dtype)]
+        groups.append(Weights(ih, hh, b_ih, b_hh, rest[-1] if spec.proj_size else None))
+    return groups
+
+
+def _flatten(spec: Spec, w: Weights) -> list[Array]:
+    return [w.ih, w.hh, *([w.b_ih, w.b_hh] if spec.bias else []), *([] if w.hr is None else [w.hr])]
+
+
+# -------------------------------------------------------------------------------------------------------- the classes
+
+
+class _InNumPy:
+    _engine: ClassVar[ModuleType] = sys.modules[__name__]
+
+
+class RNN(_InNumPy, layers.RNN):
+    """`fastrnn.RNN` in plain NumPy."""
+
+
+class LSTM(_InNumPy, layers.LSTM):
+    """`fastrnn.LSTM` in plain NumPy."""
+
+
+class GRU(_InNumPy, layers.GRU):
+    """`fastrnn.GRU` in plain NumPy."""
