@@ -564,6 +564,13 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.def("backward_scratch", [](const Network& net, int64_t steps, int64_t rows) {
     return backward_scratch(net, steps, rows);
   }, "spec"_a, "steps"_a, "rows"_a);
+  m.def("fma_rate", [](const std::string& dtype, int threads, double seconds) {
+    if (dtype != "float32" && dtype != "float64") wrong_value("dtype", "'float32' or 'float64'", "'" + dtype + "'");
+    if (threads < 1) wrong_value("threads", "at least 1", std::to_string(threads));
+    if (!(seconds > 0 && seconds <= 60)) wrong_value("seconds", "a time in (0, 60]", std::to_string(seconds));
+    const py::gil_scoped_release release;
+    return fma_rate(dtype == "float32" ? DType::float32 : DType::float64, threads, seconds);
+  }, "dtype"_a, "threads"_a, "seconds"_a);
   m.def("compiler", [] { return __VERSION__; });
   m.def("cuda", [] { return false; });
 }

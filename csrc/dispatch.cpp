@@ -26,6 +26,8 @@ namespace fastrnn {
 #define ISA(isa)              \
   namespace isa {             \
   FASTRNN_CELLS(CELL)         \
+  extern int64_t (*const multiply_adds_float32)(int64_t); \
+  extern int64_t (*const multiply_adds_float64)(int64_t); \
   }
 FASTRNN_ISAS(ISA)
 #undef ISA
@@ -98,6 +100,19 @@ template <class T> const Kernels<T>& kernels(Cell cell, Isa isa) {
 }
 template const Kernels<float>& kernels<float>(Cell, Isa);
 template const Kernels<double>& kernels<double>(Cell, Isa);
+
+int64_t (*multiply_add_loop(DType dtype, Isa isa))(int64_t) {
+#define ISA(i)   \
+  case Isa::i: \
+    return dtype == DType::float32 ? i::multiply_adds_float32 : i::multiply_adds_float64;
+  switch (isa) {
+    FASTRNN_ISAS(ISA)
+    default:
+      break;
+  }
+#undef ISA
+  std::abort();  // as above
+}
 
 std::vector<Isa> available_isas() {
   std::vector<Isa> available;

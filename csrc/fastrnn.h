@@ -129,6 +129,10 @@ const char* name(Isa);
 enum class Partition { automatic, rows, units };
 void set_partition(Partition);
 
+// The floating-point operations a second that `threads` threads of the pool reach in nothing but multiply-adds (two
+// operations each), each its best in `seconds`.
+double fma_rate(DType, int threads, double seconds);
+
 uint64_t native_calls();  // calls of forward and backward so far in this process
 
 }  // namespace fastrnn

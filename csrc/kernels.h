@@ -104,4 +104,7 @@ template <class T> struct Kernels {
 
 template <class T> const Kernels<T>& kernels(Cell, Isa);
 
+// Does so many rounds of multiply-adds; returns how many that was.
+int64_t (*multiply_add_loop(DType, Isa))(int64_t rounds);
+
 }  // namespace fastrnn
