@@ -77,10 +77,14 @@ FASTRNN_FN uint64_t splitmix64(uint64_t z) {
   return z ^ (z >> 31);
 }
 
-// Element j of a row of the layer's input, or of its gradient, after dropout; `number` = (t B + b) width.
-template <class T> FASTRNN_FN T dropped(const Dropout& d, int64_t number, int64_t j, T value) {
-  const uint64_t u = splitmix64(d.key + static_cast<uint64_t>(number + j)) >> 40;
-  return u >= d.threshold ? value * static_cast<T>(d.scale) : T(0);
+// n elements of a row of the layer's input, or of its gradient, after dropout. `number` is that of the first of them.
+template <class T>
+FASTRNN_FN void copy_dropped(const Dropout& dropout, int64_t number, const T* from, int64_t stride, int64_t n, T* to) {
+  const uint64_t key = splitmix64(dropout.seed);
+  for (int64_t j = 0; j < n; ++j) {
+    const uint64_t u = splitmix64(key + static_cast<uint64_t>(number + j)) >> 40;
+    to[j] = u >= dropout.threshold ? from[j * stride] * static_cast<T>(dropout.scale) : T(0);
+  }
 }
 
 // n elements of a row of the layer's input from column `first` on, as the layer sees them.
@@ -89,8 +93,7 @@ FASTRNN_FN void copy_input(const View<const T>& x, const Dropout& dropout, int64
                            int64_t first, int64_t n, T* to) {
   const T* from = x.data + t * x.time + b * x.row + first * x.unit;
   if (dropout.active) {
-    const int64_t number = (t * rows + b) * dropout.width + first;
-    for (int64_t j = 0; j < n; ++j) to[j] = dropped(dropout, number, j, from[j * x.unit]);
+    copy_dropped(dropout, (t * rows + b) * dropout.width + first, from, x.unit, n, to);
   } else if (x.unit == 1) {
     for (int64_t j = 0; j < n; ++j) to[j] = from[j];
   } else {

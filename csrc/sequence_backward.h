@@ -263,8 +263,7 @@ template <class Cell, class T> class BackwardPass {
       const T* from = dx_chunk + row * stride;
       T* to = s.dx.data + t * s.dx.time + b * s.dx.row;
       if (s.dropout.active) {
-        const int64_t number = tape_row(t, b) * s.dropout.width;
-        for (int64_t j = first; j < last; ++j) to[j] = dropped(s.dropout, number, j, from[j]);
+        copy_dropped(s.dropout, tape_row(t, b) * s.dropout.width + first, from + first, 1, last - first, to + first);
       } else {
         for (int64_t j = first; j < last; ++j) to[j] = from[j];
       }

@@ -66,16 +66,9 @@ Dims layer_dims(const Spec& spec, int64_t layer, int64_t steps, int64_t rows) {
   return {steps, rows, spec.layer_input(layer), spec.hidden_size, spec.output_size(), spec.proj_size > 0};
 }
 
-uint64_t splitmix64(uint64_t z) {
-  z += 0x9E3779B97F4A7C15u;
-  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-  z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-  return z ^ (z >> 31);
-}
-
 Dropout layer_dropout(const Spec& spec, int64_t layer, uint64_t seed, bool training) {
   if (!training || layer == 0 || spec.dropout <= 0) return {};
-  return {true, splitmix64(seed + static_cast<uint64_t>(layer)), static_cast<uint32_t>(std::floor(spec.dropout * 0x1p24)),
+  return {true, seed + static_cast<uint64_t>(layer), static_cast<uint32_t>(std::floor(spec.dropout * 0x1p24)),
           spec.layer_input(layer), 1 / (1 - spec.dropout)};
 }
 

@@ -52,7 +52,7 @@ class FlushDenormals {
 };
 
 // A wait at a barrier is short unless the machine is oversubscribed; then the core is better given away.
-constexpr int barrier_spins = 4000;
+constexpr int barrier_spins = 300;
 constexpr int max_threads = 4095;
 
 template <class Condition> void spin_until(Condition&& holds) {

@@ -92,7 +92,7 @@ def test_chinese_with_rare_characters(demo, run, tmp_path):
 
 def test_learns_the_standard_library_by_default(run):
     output = run("--updates", 2, *TINY, "--length", 10)
-    assert "2,000,000 characters" in output
+    assert "1,500,000 characters" in output
     assert written(output).startswith("def ")
 
 
@@ -139,7 +139,7 @@ def test_sum_rows_by_number(demo):
     [
         (None, (), "cannot read text.txt: No such file or directory"),
         (b"", (), "text.txt is empty"),
-        (b"short", (), "5 characters are too few for --batch 64; give a longer text"),
+        (b"short", (), "5 characters are too few for --batch 16; give a longer text"),
         (b"abc\xff", (), "text.txt is not UTF-8 text (byte 3)"),
         (ENGLISH.encode(), ("--seed-text", "the Ж"), "--seed-text: the text that was learned has no 'Ж'"),
         (ENGLISH.encode(), ("--load", "text.txt"), "text.txt is not a model saved by this program"),

@@ -1,0 +1,56 @@
+"""The one table of tolerances, and settings put back after each test."""
+
+import math
+
+import numpy as np
+import pytest
+
+import fastrnn
+from fastrnn import _core
+
+# ||a - b|| / ||b|| that a result may be from the reference in float64 given the same values: a function of H + I and T.
+TOLERANCES = {
+    "float32": {
+        "forward": lambda width, steps: 2e-6 * math.sqrt(width),
+        "backward": lambda width, steps: 1e-5 * math.sqrt(steps),
+    },
+    "float64": {
+        "forward": lambda width, steps: 1e-12,
+        "backward": lambda width, steps: 1e-12,
+    },
+}
+
+
+def relative_error(a, b):
+    """||a - b|| / ||b||; without a norm to be relative to, 0 or infinity."""
+    assert a.shape == b.shape
+    difference, size = np.linalg.norm(a.astype(np.float64) - b), np.linalg.norm(b)
+    if size == 0:
+        return 0.0 if difference == 0 else math.inf
+    return difference / size
+
+
+@pytest.fixture(scope="session")
+def assert_close():
+    """Hold the results of one network, by name, against the reference's: `which` is "forward" or "backward"."""
+
+    def check(which, spec, steps, results, expected):
+        assert results.keys() == expected.keys()
+        tolerance = TOLERANCES[spec.dtype][which](spec.hidden_size + spec.input_size, steps)
+        for name, array in results.items():
+            assert array.dtype == spec.dtype, name
+            assert expected[name].dtype == np.float64, name
+            error = relative_error(array, expected[name])
+            assert error <= tolerance, f"{name}: error {error:.2e}, tolerance {tolerance:.2e}"
+
+    return check
+
+
+@pytest.fixture(autouse=True)
+def settings():
+    """What a test sets holds for that test alone."""
+    isa, threads = _core.isa(), fastrnn.get_num_threads()
+    yield
+    _core.set_isa(isa)
+    _core.set_partition("automatic")
+    fastrnn.set_num_threads(threads)
