@@ -2,6 +2,7 @@
 #pragma once
 
 #include "pack.h"
+#include "red_zone.h"
 #include "threads.h"
 
 namespace fastrnn::FASTRNN_ARCH {
@@ -15,6 +16,11 @@ template <class T> struct Arena {
     constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(T));
     T* piece = base ? base + used : nullptr;
     used += ceil_div(n, line) * line;
+    if (base) {
+      FASTRNN_ALLOW(piece, static_cast<size_t>(base + used - piece) * sizeof(T));  // another layer may have had its gap here
+      FASTRNN_FORBID(base + used, red_zone);
+    }
+    used += static_cast<int64_t>(red_zone / sizeof(T));
     return piece;
   }
 };

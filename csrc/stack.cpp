@@ -9,6 +9,7 @@
 #include "fastrnn.h"
 #include "kernels.h"
 #include "plan.h"
+#include "red_zone.h"
 #include "threads.h"
 
 namespace fastrnn {
@@ -25,11 +26,16 @@ size_t round_up(size_t bytes) { return (bytes + line - 1) / line * line; }
 class Scratch {
  public:
   explicit Scratch(size_t bytes) {
-    if (bytes <= kept.size) return;
-    kept = {};  // before the new one is asked for: the two need not fit together
-    kept = {allocate(bytes), bytes};
+    if (bytes > kept.size) {
+      kept = {};  // before the new one is asked for: the two need not fit together
+      kept = {allocate(bytes), bytes};
+    }
+#if defined(__SANITIZE_ADDRESS__)
+    std::memset(kept.data.get(), 0xff, kept.size);  // NaN, so that what was never written shows
+#endif
   }
   ~Scratch() {
+    FASTRNN_ALLOW(kept.data.get(), kept.size);
     if (kept.size > kept_bytes) kept = {};
   }
   Scratch(const Scratch&) = delete;
@@ -53,6 +59,8 @@ class Carver {
   template <class T> T* take(int64_t n) {
     std::byte* piece = base_ ? base_ + used_ : nullptr;
     used_ += round_up(static_cast<size_t>(n) * sizeof(T));
+    if (base_) FASTRNN_FORBID(base_ + used_, red_zone);
+    used_ += red_zone;
     return reinterpret_cast<T*>(piece);
   }
   size_t used() const { return used_; }

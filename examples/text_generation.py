@@ -56,8 +56,7 @@ class UserError(Exception):
 
 def standard_library_text(limit: int = 1_500_000) -> str:
     """The code of Python's own top-level modules, in alphabetical order, cut after `limit` characters."""
-    parts: list[str] = []
-    size = 0
+    parts, size = [], 0
     for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
         if size >= limit:
             break
@@ -212,8 +211,7 @@ class TextModel:
 
 def softmax_loss(logits: np.ndarray, targets: np.ndarray) -> tuple[float, np.ndarray]:
     """Mean cross-entropy of `targets` (...); its gradient with respect to `logits` (..., V), which is overwritten."""
-    V = logits.shape[-1]
-    z = logits.reshape(-1, V)
+    z = logits.reshape(-1, logits.shape[-1])
     rows = np.arange(len(z))
     z -= z.max(axis=1, keepdims=True)
     of_targets = z[rows, targets.ravel()]
@@ -309,8 +307,9 @@ class Budget:
 
     @property
     def fraction(self) -> float:
-        part = self.done / self.updates if self.updates else self.elapsed / self.seconds
-        return min(part, 1.0)
+        if self.updates or not self.done:  # at least one update
+            return self.done / (self.updates or 1)
+        return min(self.elapsed / self.seconds, 1.0)
 
 
 def train(model: TextModel, training: np.ndarray, validation: np.ndarray, options: argparse.Namespace) -> History:
@@ -408,22 +407,12 @@ def print_stream(characters: Iterable[str]) -> None:
 # --- beside the reference --------------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass
-class Comparison:
-    """Characters per second in training steps of the fused kernels and of the NumPy reference."""
-
-    fused: float
-    reference: float
-
-    @property
-    def ratio(self) -> float:
-        return self.fused / self.reference
-
-
 def compare_with_reference(
-    model: TextModel, inputs: np.ndarray, targets: np.ndarray, seconds: float = 4.0
-) -> Comparison:
-    """Time the same training step with `fastrnn` and with `fastrnn.reference`, after checking that both agree."""
+    model: TextModel, inputs: np.ndarray, targets: np.ndarray, seconds: float
+) -> tuple[float, float]:
+    """Characters per second in the same training step with `fastrnn` and with `fastrnn.reference`, whose loss and
+    gradients are first checked to agree.
+    """
     reference = TextModel(model.cell, len(model.parameters["embedding"]), backend=fastrnn.reference)
     reference.set_parameters(model.parameters)
     check_agreement(model.gradients(inputs, targets), reference.gradients(inputs, targets))
@@ -435,7 +424,7 @@ def compare_with_reference(
             start = time.perf_counter()
             each.gradients(inputs, targets)
             measured.append(time.perf_counter() - start)
-    return Comparison(*(inputs.size / statistics.median(measured) for measured in times.values()))
+    return inputs.size / statistics.median(times[model]), inputs.size / statistics.median(times[reference])
 
 
 def check_agreement(
@@ -449,8 +438,8 @@ def check_agreement(
         assert error < tolerance, f"{name} differs from the reference by {error:.1e}"
 
 
-def draw(path: Path, history: History, entropy: float, comparison: Comparison, cell: str) -> None:
-    """The loss curve beside the two speeds."""
+def draw(path: Path, history: History, entropy: float, speeds: tuple[float, float], cell: str) -> None:
+    """The loss curve beside the two speeds, of fastrnn and of the reference."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -467,11 +456,11 @@ def draw(path: Path, history: History, entropy: float, comparison: Comparison, c
     left.set(title="Learning", xlabel="million characters read", ylabel="bits per character", ylim=(0, None))
     left.legend()
 
-    names = ["NumPy reference", "fastrnn"]
-    bars = right.bar(names, [comparison.reference, comparison.fused], color=["gray", "tab:blue"])
+    bars = right.bar(["fastrnn", "NumPy reference"], speeds, color=["tab:blue", "gray"])
     right.bar_label(bars, fmt="{:,.0f}")
     right.set(
-        title=f"Training step ({CELLS[cell]}): {comparison.ratio:.1f} times as fast", ylabel="characters per second"
+        title=f"Training step ({CELLS[cell]}): {speeds[0] / speeds[1]:.1f} times as fast",
+        ylabel="characters per second",
     )
     right.margins(y=0.12)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -519,9 +508,7 @@ def positive(kind: type, zero: bool = False) -> Any:
 
 
 def prepare_text(options: argparse.Namespace) -> tuple[Vocabulary, str, np.ndarray, np.ndarray]:
-    """The vocabulary, a text to begin with, and the text to learn as streams (length, B): 95 % for training, the rest
-    for validation.
-    """
+    """The vocabulary, a text to begin with, and as streams (length, B) the text for training and for validation."""
     text = read_text(options.text) if options.text else standard_library_text()
     if not text:
         raise UserError(f"{options.text} is empty")
@@ -532,7 +519,7 @@ def prepare_text(options: argparse.Namespace) -> tuple[Vocabulary, str, np.ndarr
     numbers = vocabulary.encode(text)
     cut = len(numbers) - len(numbers) // 20
     training = side_by_side(numbers[:cut], options.batch)
-    validation = side_by_side(numbers[cut:], min(options.batch, 32))
+    validation = side_by_side(numbers[cut:][:32_000], min(options.batch, 32))
     if len(training) < 2 or len(validation) < 2:
         raise UserError(f"{len(text):,} characters are too few for --batch {options.batch}; give a longer text")
     return vocabulary, seed_text, training, validation
@@ -579,13 +566,13 @@ def check_writable(path: Path) -> None:
 def show_speed(
     model: TextModel, training: np.ndarray, history: History, entropy: float, options: argparse.Namespace
 ) -> None:
-    comparison = compare_with_reference(model, *next(chunks(training, options.steps)), seconds=options.seconds / 10)
+    fused, reference = compare_with_reference(model, *next(chunks(training, options.steps)), options.seconds / 10)
     print(
-        f"a training step: {comparison.fused:,.0f} chars/s, {comparison.ratio:.1f} times the NumPy reference's "
-        f"{comparison.reference:,.0f} (with the same loss and gradients)"
+        f"a training step: {fused:,.0f} chars/s, {fused / reference:.1f} times the NumPy reference's {reference:,.0f} "
+        "(with the same loss and gradients)"
     )
     try:
-        draw(options.picture, history, entropy, comparison, options.cell)
+        draw(options.picture, history, entropy, (fused, reference), options.cell)
         print(f"picture saved in {options.picture}")
     except ImportError:
         print("no picture: matplotlib is not installed")

@@ -95,9 +95,7 @@ def make_data(layer, steps, batch, *, seed=0, initial=True, lengths=None):
             lengths = max(1, steps - 1)
         elif batch > 1:
             lengths[rng.choice(batch, 2, replace=False)] = 0, steps
-    return Data(
-        draw(*axes, spec.input_size), states[0] if initial else None, draw(*axes, width), states[1], lengths
-    )
+    return Data(draw(*axes, spec.input_size), states[0] if initial else None, draw(*axes, width), states[1], lengths)
 
 
 def as_state(arrays):
@@ -117,9 +115,7 @@ def infer(layer, data):
 
 def forward(layer, data):
     """What a call for training gives, by name, with what lies on the tape; and the tape."""
-    y, final, tape = layer.forward(
-        data.x, as_state(data.state), lengths=data.lengths, dropout_seed=data.dropout_seed
-    )
+    y, final, tape = layer.forward(data.x, as_state(data.state), lengths=data.lengths, dropout_seed=data.dropout_seed)
     results = {"y": y} | dict(zip(("h_n", "c_n"), as_arrays(final), strict=False))
     for k, d in np.ndindex(layer.num_layers, 1 + layer.bidirectional):
         results[f"gates of layer {k} direction {d}"] = tape.gates(k, d)

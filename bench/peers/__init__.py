@@ -1,0 +1,44 @@
+"""The libraries that are compared, one file each.
+
+To add one, write a file with a subclass of `base.Peer` beside the others, and give it a line in REGISTRY.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from .base import Peer
+
+
+class Entry(NamedTuple):
+    file: str  # in this folder
+    class_name: str
+    label: str  # in tables and pictures
+    requirement: str  # what pip installs
+
+
+REGISTRY = {  # by the name on the command line and in results, in the order of tables
+    "fastrnn": Entry("fastrnn", "Layer", "fastrnn", "fastrnn"),
+    "fastrnn-prepared": Entry("fastrnn", "Prepared", "fastrnn, prepared", "fastrnn"),
+    "pytorch": Entry("pytorch", "PyTorch", "PyTorch", "torch"),
+    "reference": Entry("reference", "Reference", "NumPy", "fastrnn"),
+}
+OURS = ("fastrnn", "fastrnn-prepared")  # what the others are measured against
+
+
+class MissingError(Exception):
+    """A peer's library is not installed."""
+
+
+def load(name: str, threads: int) -> Peer:
+    """The peer, set to `threads` threads. Raises MissingError if its library is not installed."""
+    entry = REGISTRY[name]
+    try:
+        peer: Peer = getattr(importlib.import_module(f"{__name__}.{entry.file}"), entry.class_name)(threads)
+    except ModuleNotFoundError as error:
+        raise MissingError(
+            f"{entry.label} is not compared: there is no module {error.name!r}; pip install {entry.requirement}"
+        ) from error
+    return peer

@@ -1,0 +1,210 @@
+"""Draws the picture of a results document; see report.py for what that is."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, TwoSlopeNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+
+import report
+from grid import STREAMING, Shape
+from peers import OURS
+from report import Document
+
+# The background is opaque: the picture is the same on a light page and on a dark one.
+PAPER, INK, FAINT, LINE, SLOWER = "#ffffff", "#1b2733", "#5b6b7a", "#d5dce3", "#b5442e"
+CELL_COLORS = {
+    "lstm": "#2b6cb0",
+    "gru": "#2a9d8f",
+    "gru_reset_before": "#8ab17d",
+    "rnn_tanh": "#e09f3e",
+    "rnn_relu": "#c1666b",
+    "rnn_sigmoid": "#8e6c9e",
+}
+CELL_HEADS = {  # over narrow columns
+    "lstm": "LSTM",
+    "gru": "GRU",
+    "gru_reset_before": "GRU\nbefore",
+    "rnn_tanh": "RNN\ntanh",
+    "rnn_relu": "RNN\nReLU",
+    "rnn_sigmoid": "RNN\nsigmoid",
+}
+# Slower than the peer is red; as fast is nearly white; the deepest blue stands for 32 times as fast and more.
+GAIN_COLORS = LinearSegmentedColormap.from_list(
+    "gain", [(0, SLOWER), (0.5, "#f5f6f4"), (0.64, "#b7d7e2"), (0.8, "#4b93ad"), (1, "#17495f")]
+)
+GAIN_NORM = TwoSlopeNorm(vmin=-2, vcenter=0, vmax=5)  # of log2
+PEER: dict[str, Any] = {"markersize": 4.5, "markerfacecolor": PAPER, "markeredgecolor": INK, "markeredgewidth": 1.1}
+
+# Inches.
+LEFT, RIGHT, TOP, FOOT = 0.95, 0.35, 1.15, 0.45
+ROW, COLUMN, BARS = 0.30, 0.64, 2.9  # a shape's height, a cell's width, the width of the bars
+GAP = 0.38  # between panels
+HEAD, AXIS, BETWEEN = 0.92, 0.22, 0.28  # above a mode's panels, below them, and between two modes
+
+
+def save(document: Document, path: Path) -> None:
+    """Draw the picture into a PNG file."""
+    draw(document).savefig(path, dpi=170, facecolor=PAPER)
+
+
+def draw(document: Document) -> Figure:
+    """A band for each mode: for each peer a table of speed-ups, then the share of the machine's peak."""
+    modes, rivals, cells = report.modes(document), report.others(document), report.cells(document)
+    shapes = {mode: report.shapes(report.of_mode(document, mode)) for mode in modes}
+    table = len(cells) * COLUMN
+    width = max(LEFT + len(rivals) * (table + GAP) + BARS + RIGHT, 7)
+    height = TOP + FOOT + sum(HEAD + len(shapes[mode]) * ROW + AXIS + BETWEEN for mode in modes)
+    figure = Figure(figsize=(width, height))
+
+    def words(x: float, y: float, text: str, **style: Any) -> None:
+        """So many inches from the left and the top."""
+        figure.text(x / width, 1 - y / height, text, **({"color": INK, "va": "baseline"} | style))
+
+    def panel(x: float, y: float, wide: float, tall: float) -> Axes:
+        """With its upper left corner there."""
+        return figure.add_axes((x / width, 1 - (y + tall) / height, wide / width, tall / height))
+
+    words(0.25, 0.42, _title(document), fontsize=16, fontweight="bold")
+    words(0.25, 0.68, report.software_line(document), fontsize=9, color=FAINT)
+    words(0.25, 0.87, f"{report.machine_line(document)}, {report.peak_line(document)}", fontsize=9, color=FAINT)
+
+    y = TOP
+    for mode in modes:
+        tall = len(shapes[mode]) * ROW
+        words(0.25, y + 0.27, _mode_title(document, mode), fontsize=12, fontweight="bold")
+        words(LEFT - 0.1, y + HEAD - 0.07, "B, H", fontsize=9, color=FAINT, ha="right")
+        x = LEFT
+        for rival in rivals:
+            words(x, y + 0.52, f"speed-up over {report.label(document, rival)}", fontsize=9, color=FAINT)
+            _gains(panel(x, y + HEAD, table, tall), document, mode, rival, cells, shapes[mode])
+            x += table + GAP
+        unit = "time of a step" if mode == STREAMING else "share of the FMA peak"
+        words(x, y + 0.52, unit, fontsize=9, color=FAINT)
+        bars = panel(x, y + HEAD, BARS, tall)
+        (_times if mode == STREAMING else _shares)(bars, document, mode, cells, shapes[mode], rivals[:1])
+        for axes in figure.axes[-len(rivals) - 1 :]:
+            axes.set_ylim(len(shapes[mode]) - 0.5, -0.5)
+            axes.set_yticks([])
+        first = figure.axes[-len(rivals) - 1]
+        first.set_yticks(range(len(shapes[mode])), [report.shape_label(shape) for shape in shapes[mode]])
+        first.tick_params(axis="y", labelsize=9.5, labelcolor=INK, length=0)
+        y += HEAD + tall + AXIS + BETWEEN
+
+    handles: list[Any] = [Patch(color=CELL_COLORS[cell], label=report.CELL_LABELS[cell]) for cell in cells]
+    if rivals:
+        handles += bars.plot([], [], marker="D", color="none", **PEER, label=report.label(document, rivals[0]))
+    figure.legend(
+        handles=handles,
+        loc="lower right",
+        bbox_to_anchor=((width - RIGHT) / width, 0.14 / height),
+        ncols=len(handles),
+        frameon=False,
+        fontsize=9,
+        labelcolor=INK,
+        borderaxespad=0,
+        handlelength=1.2,
+        columnspacing=1.4,
+    )
+    words(0.25, height - 0.2, document["date"][:10], fontsize=9, color=FAINT)
+    return figure
+
+
+def _title(document: Document) -> str:
+    names = [report.label(document, rival) for rival in report.others(document)]
+    if not names:
+        return "fastrnn"
+    *all_but_one, last = names
+    return f"fastrnn beside {', '.join(all_but_one)} and {last}" if all_but_one else f"fastrnn beside {last}"
+
+
+def _mode_title(document: Document, mode: str) -> str:
+    if mode == STREAMING:
+        prepared = report.headline(mode, document) == OURS[1]
+        return f"Streaming: one step of one sequence{', prepared' if prepared else ''}"
+    name, _, lengths = mode.partition("-")
+    steps = report.of_mode(document, mode)[0]["steps"]
+    return f"{name.capitalize()}, T = {f'1…{steps}' if lengths else steps}"
+
+
+def _gains(axes: Axes, document: Document, mode: str, rival: str, cells: list[str], shapes: list[Shape]) -> None:
+    """A table of speed-ups: a row for each shape, a column for each cell."""
+    ours = report.headline(mode, document)
+    for column, cell in enumerate(cells):
+        for row, shape in enumerate(shapes):
+            case = report.find(document, mode, cell, shape)
+            gain = case["speedup"][ours].get(rival) if case else None
+            style: dict[str, Any] = {"ha": "center", "va": "center_baseline", "fontsize": 9.5}
+            if gain is None:
+                axes.text(column, row, "–", color=FAINT, **style)
+                continue
+            color = GAIN_COLORS(GAIN_NORM(math.log2(gain)))
+            axes.add_patch(Rectangle((column - 0.475, row - 0.45), 0.95, 0.9, color=color, linewidth=0))
+            axes.text(column, row, report.ratio(gain), color=_on(color, gain), **style)
+    axes.set_xlim(-0.5, len(cells) - 0.5)
+    axes.xaxis.tick_top()
+    axes.set_xticks(range(len(cells)), [CELL_HEADS[cell] for cell in cells])
+    axes.tick_params(length=0, labelsize=9, labelcolor=INK, pad=2)
+    axes.spines[:].set_visible(False)
+
+
+def _on(color: tuple[float, ...], gain: float) -> str:
+    """The colour of a speed-up's text on this colour."""
+    light = sum(part * weight for part, weight in zip(color, (0.30, 0.59, 0.11), strict=False))
+    return "white" if light < 0.5 else SLOWER if gain < 1 else INK
+
+
+def _shares(
+    axes: Axes, document: Document, mode: str, cells: list[str], shapes: list[Shape], rivals: list[str]
+) -> None:
+    _bars(axes, document, mode, cells, shapes, rivals, "peak_share", 100)
+    axes.set_xlim(0, 100)
+    axes.set_xticks(range(0, 101, 25), [f"{tick}%" for tick in range(0, 101, 25)])
+
+
+def _times(axes: Axes, document: Document, mode: str, cells: list[str], shapes: list[Shape], rivals: list[str]) -> None:
+    """On a logarithmic scale."""
+    axes.set_xscale("log")
+    values = _bars(axes, document, mode, cells, shapes, rivals, "median", 1e6)
+    low, high = math.floor(math.log10(min(values) * 0.8)), math.ceil(math.log10(max(values) * 1.05))
+    axes.set_xlim(10**low, 10**high)
+    axes.set_xticks([10**n for n in range(low, high + 1)], [f"{10**n:g} µs" for n in range(low, high + 1)])
+    axes.minorticks_off()
+
+
+def _bars(
+    axes: Axes,
+    document: Document,
+    mode: str,
+    cells: list[str],
+    shapes: list[Shape],
+    rivals: list[str],
+    field: str,
+    unit: float,
+) -> list[float]:
+    """A bar for fastrnn's field, a diamond for the peer's. Returns the values."""
+    ours = report.headline(mode, document)
+    thick = 0.8 / len(cells)
+    values = []
+    for offset, cell in enumerate(cells):
+        for row, shape in enumerate(shapes):
+            case = report.find(document, mode, cell, shape)
+            if case is None:
+                continue
+            y = row + (offset - (len(cells) - 1) / 2) * thick
+            values.append(unit * case["results"][ours][field])
+            axes.barh(y, values[-1], height=0.88 * thick, color=CELL_COLORS[cell], linewidth=0, zorder=2)
+            for rival in rivals:
+                if rival in case["results"]:
+                    values.append(unit * case["results"][rival][field])
+                    axes.plot(values[-1], y, marker="D", linestyle="none", zorder=3, clip_on=False, **PEER)
+    axes.grid(axis="x", color=LINE, linewidth=0.8, zorder=0)
+    axes.spines[["bottom", "right", "top"]].set_visible(False)
+    axes.spines["left"].set_color(FAINT)
+    axes.tick_params(length=0, labelsize=8.5, labelcolor=FAINT)
+    return values

@@ -1,0 +1,290 @@
+"""From readings to figures: the results document, the tables on the terminal, and those for a README.
+
+A document is what the JSON file holds:
+
+    format          1
+    date            of the start, UTC
+    complete        whether all cases were measured
+    fastrnn         version, compiler, isa, and the checkout's commit
+    machine         see machine.py
+    settings        threads, dtype, steps, and how long was measured
+    peak            multiply-adds, in floating-point operations a second: `start` and `end` are the measurements before
+                    and after the cases, `flops_per_second` the highest of them
+    peers           by name: label, version, details
+    missing         by name: why a peer was left out
+    cases           a list, each with
+        cell, mode, batch, input, hidden, steps, dtype
+        flops       of the matrix products of one call
+        results     by peer: median, q1, q3 (seconds a call, over the blocks), readings (each block's), calls (in a
+                    block), flops_per_second, peak_share, errors (of each array, relative to float64)
+        speedup     of fastrnn, and of fastrnn prepared, over each other peer: its median over theirs
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from grid import CELLS, MODES, STREAMING, Case, Shape
+from peers import OURS, REGISTRY
+from timing import quartiles
+
+Document = dict[str, Any]
+CELL_LABELS = {
+    "lstm": "LSTM",
+    "gru": "GRU",
+    "gru_reset_before": "GRU, reset before",
+    "rnn_tanh": "RNN, tanh",
+    "rnn_relu": "RNN, ReLU",
+    "rnn_sigmoid": "RNN, sigmoid",
+}
+
+
+# ---------------------------------------------------------------------------------------------------------- figures
+
+
+def result(readings: list[float], calls: int, flops: int, errors: dict[str, float]) -> dict[str, Any]:
+    q1, median, q3 = quartiles(readings)
+    return {
+        "median": median,
+        "q1": q1,
+        "q3": q3,
+        "readings": readings,
+        "calls": calls,
+        "flops_per_second": flops / median,
+        "errors": errors,
+    }
+
+
+def case_entry(case: Case, flops: int, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    speedup = {
+        ours: {peer: theirs["median"] / results[ours]["median"] for peer, theirs in results.items() if peer not in OURS}
+        for ours in OURS
+        if ours in results
+    }
+    shape = case.shape
+    return {
+        "cell": case.cell,
+        "mode": case.mode,
+        "batch": shape.batch,
+        "input": shape.input,
+        "hidden": shape.hidden,
+        "steps": case.steps,
+        "dtype": case.dtype,
+        "flops": flops,
+        "results": results,
+        "speedup": speedup,
+    }
+
+
+def set_peak(document: Document, start: list[float], end: list[float]) -> None:
+    """Enter the machine's peak and everyone's share of it."""
+    peak = max(start + end)
+    document["peak"] = {"flops_per_second": peak, "start": start, "end": end}
+    for case in document["cases"]:
+        for entry in case["results"].values():
+            entry["peak_share"] = entry["flops_per_second"] / peak
+
+
+def warnings(document: Document, noisy: float = 0.2) -> list[str]:
+    """What speaks against the figures: a machine that was not quiet."""
+    found = []
+    peak = document["peak"]
+    if peak["end"]:
+        low, high = sorted([max(peak["start"]), max(peak["end"])])
+        if low < 0.95 * high:
+            found.append(f"the machine's peak changed from {_giga(max(peak['start']))} to {_giga(max(peak['end']))}")
+    load = document["machine"].get("load_average", 0)
+    if load > 0.5:
+        found.append(f"something else was running: the load was {load:.1f} at the start")
+    shaky = [
+        (case, peer)
+        for case in document["cases"]
+        for peer, entry in case["results"].items()
+        if entry["q3"] - entry["q1"] > noisy * entry["median"]
+    ]
+    if shaky:
+        of = sum(len(case["results"]) for case in document["cases"])
+        found.append(f"{len(shaky)} of {of} medians have quartiles more than {noisy:.0%} apart")
+    return found
+
+
+# ----------------------------------------------------------------------------------------------------------- access
+
+
+def headline(mode: str, document: Document) -> str:
+    """Which form of fastrnn a mode's figures are about: who streams prepares the network first."""
+    ours = OURS[1] if mode == STREAMING else OURS[0]
+    return ours if any(ours in case["results"] for case in of_mode(document, mode)) else OURS[0]
+
+
+def of_mode(document: Document, mode: str) -> list[dict[str, Any]]:
+    return [case for case in document["cases"] if case["mode"] == mode]
+
+
+def modes(document: Document) -> list[str]:
+    return [mode for mode in MODES if of_mode(document, mode)]
+
+
+def cells(document: Document) -> list[str]:
+    present = {case["cell"] for case in document["cases"]}
+    return [cell for cell in CELLS if cell in present]
+
+
+def shapes(cases: Iterable[dict[str, Any]]) -> list[Shape]:
+    return sorted({shape_of(case) for case in cases})
+
+
+def shape_of(case: dict[str, Any]) -> Shape:
+    return Shape(case["batch"], case["hidden"], case["input"])
+
+
+def others(document: Document) -> list[str]:
+    """The peers beside fastrnn, in the registry's order."""
+    return [peer for peer in REGISTRY if peer in document["peers"] and peer not in OURS]
+
+
+def find(document: Document, mode: str, cell: str, shape: Shape) -> dict[str, Any] | None:
+    for case in document["cases"]:
+        if (case["mode"], case["cell"], shape_of(case)) == (mode, cell, shape):
+            found: dict[str, Any] = case
+            return found
+    return None
+
+
+def label(document: Document, peer: str, version: bool = False) -> str:
+    entry = document["peers"][peer]
+    text: str = entry["label"]
+    if version and peer != OURS[1]:
+        text += f" {entry['version'].split('+')[0]}"
+    return text
+
+
+# ------------------------------------------------------------------------------------------------------------- text
+
+
+def machine_line(document: Document) -> str:
+    machine, settings = document["machine"], document["settings"]
+    parts = [
+        machine["cpu"],
+        f"{machine['cores']} cores{', virtual' if machine.get('virtual') else ''}",
+        document["fastrnn"]["isa"],
+        _count(settings["threads"], "thread"),
+        settings["dtype"],
+    ]
+    return ", ".join(parts)
+
+
+def peak_line(document: Document) -> str:
+    return f"FMA peak {_giga(document['peak']['flops_per_second'])}"
+
+
+def software_line(document: Document) -> str:
+    return ", ".join(
+        [label(document, OURS[0], version=True), *(label(document, peer, version=True) for peer in others(document))]
+    )
+
+
+def progress(document: Document, case: dict[str, Any]) -> str:
+    """One case on one line."""
+    ours = headline(case["mode"], {"cases": [case]})
+    parts = []
+    for peer, entry in case["results"].items():
+        text = f"{document['peers'][peer]['label']} {duration(entry['median'])}"
+        if peer not in OURS:
+            text += f" {ratio(case['speedup'][ours][peer])}"
+        parts.append(text)
+    return " | ".join(parts)
+
+
+def tables(document: Document) -> str:
+    """For the terminal: each mode's times, spread (half the distance of the quartiles), share of peak, speed-up."""
+    lines = [machine_line(document), software_line(document), peak_line(document)]
+    for mode in modes(document):
+        cases = of_mode(document, mode)
+        ours = headline(mode, document)
+        columns = [ours, *(p for p in document["peers"] if p != ours and any(p in c["results"] for c in cases))]
+        steps = "" if mode == STREAMING else f", T {cases[0]['steps']}"
+        lines += ["", f"{mode}{steps}: median, spread, share of the FMA peak, × the first column's time"]
+        rows = [["", *(label(document, peer, version=True) for peer in columns)]]
+        for cell in cells(document):
+            for shape in shapes(cases):
+                case = find(document, mode, cell, shape)
+                if case is not None:
+                    rows.append([f"{CELL_LABELS[cell]} {shape}", *(_cell(case, peer, ours) for peer in columns)])
+        lines += _aligned(rows)
+    return "\n".join(lines)
+
+
+def markdown(document: Document) -> str:
+    """For a README: one table a mode, one column a cell."""
+    rivals = others(document)
+    meaning = ["time of a call"]
+    meaning += [f"speed-up over {' / '.join(label(document, peer) for peer in rivals)}"] if rivals else []
+    lines = [
+        f"{machine_line(document)}; {peak_line(document)}; {software_line(document)}; {document['date'][:10]}.",
+        f"Each entry: {', '.join([*meaning, 'share of the FMA peak'])}.",
+    ]
+    for mode in modes(document):
+        cases = of_mode(document, mode)
+        ours = headline(mode, document)
+        present = [cell for cell in cells(document) if any(case["cell"] == cell for case in cases)]
+        what = MODES[mode] if mode == STREAMING else f"{MODES[mode]}, T = {cases[0]['steps']}"
+        prepared = f"; {label(document, ours)}" if ours != OURS[0] else ""
+        lines += ["", f"**{mode.capitalize()}** ({what}{prepared})", ""]
+        lines.append("| B, H | " + " | ".join(CELL_LABELS[cell] for cell in present) + " |")
+        lines.append("|---" * (1 + len(present)) + "|")
+        for shape in shapes(cases):
+            entries = [_markdown_entry(find(document, mode, cell, shape), ours, rivals) for cell in present]
+            lines.append(f"| {shape_label(shape)} | " + " | ".join(entries) + " |")
+    return "\n".join(lines)
+
+
+def _markdown_entry(case: dict[str, Any] | None, ours: str, rivals: Sequence[str]) -> str:
+    if case is None or ours not in case["results"]:
+        return ""
+    entry = case["results"][ours]
+    gains = [ratio(case["speedup"][ours][peer]) if peer in case["results"] else "–" for peer in rivals]
+    gain = f", **{gains[0]}**{''.join(f' / {g}' for g in gains[1:])}" if gains else ""
+    return f"{duration(entry['median'])}{gain}, {entry['peak_share']:.0%}"
+
+
+def shape_label(shape: Shape) -> str:
+    return f"{shape.batch}, {shape.hidden}" + (f" (I {shape.input})" if shape.input != shape.hidden else "")
+
+
+def duration(seconds: float) -> str:
+    """Three digits."""
+    for unit, name in ((1, "s"), (1e-3, "ms"), (1e-6, "µs")):
+        if seconds >= 0.9995 * unit or name == "µs":
+            break
+    value = seconds / unit
+    return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f} {name}"
+
+
+def ratio(value: float) -> str:
+    return f"{value:.{2 if value < 1.995 else 1 if value < 9.95 else 0}f}×"
+
+
+def _cell(case: dict[str, Any], peer: str, ours: str) -> str:
+    if peer not in case["results"]:
+        return "–"
+    entry = case["results"][peer]
+    spread = (entry["q3"] - entry["q1"]) / 2 / entry["median"]
+    text = f"{duration(entry['median']):>8} ±{spread:>4.1%} {entry['peak_share']:>4.0%}"
+    if peer != ours and ours in case["results"]:
+        text += f" {ratio(entry['median'] / case['results'][ours]['median']):>5}"
+    return text
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
+def _giga(flops: float) -> str:
+    return f"{flops / 1e9:.0f} GFLOP/s"

@@ -1,0 +1,178 @@
+// Runs the core without Python, over every cell and option, for the sanitizers and for machines that the test suite
+// does not run on. Every instruction set, way of sharing the work and number of threads must agree.
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <limits>
+#include <string>
+
+#include "fastrnn.h"
+
+using namespace fastrnn;
+
+namespace {
+
+int failures = 0;
+
+// A network with its weights, one batch, and the results of one forward and backward call, each array its own block so
+// that no reading or writing past its end goes unseen.
+template <class T> class Run {
+ public:
+  Run(const Spec& spec, int64_t steps, int64_t rows, const std::vector<int64_t>& lengths) : spec_(spec), lengths_(lengths) {
+    const int64_t G = spec.gates(), H = spec.hidden_size, P = spec.output_size(), D = spec.directions();
+    const int64_t states = spec.num_layers * D;
+    for (int64_t i = 0; i < states; ++i) {
+      const int64_t I = spec.layer_input(i / D);
+      LayerWeights w{};
+      LayerGradients g{};
+      w.w_ih = input(G * H * I), g.w_ih = output(G * H * I);
+      w.w_hh = input(G * H * P), g.w_hh = output(G * H * P);
+      if (spec.bias) {
+        w.b_ih = input(G * H), g.b_ih = output(G * H);
+        w.b_hh = input(G * H), g.b_hh = output(G * H);
+      }
+      if (spec.proj_size) w.w_hr = input(P * H), g.w_hr = output(P * H);
+      weights_.push_back(w);
+      gradients_.push_back(g);
+    }
+    T* x = input(steps * rows * spec.input_size);
+    for (size_t b = 0; b < lengths.size(); ++b) {  // padding must not be read
+      for (int64_t t = lengths[b]; t < steps; ++t) {
+        for (int64_t j = 0; j < spec.input_size; ++j) {
+          x[(t * rows + static_cast<int64_t>(b)) * spec.input_size + j] = std::numeric_limits<T>::quiet_NaN();
+        }
+      }
+    }
+    const int64_t W = D * P;
+    call_.steps = steps, call_.rows = rows;
+    call_.lengths = lengths.empty() ? nullptr : lengths_.data();
+    call_.x = {x, rows * spec.input_size, spec.input_size, 1};
+    call_.h0 = input(states * rows * P);
+    call_.y = {output(steps * rows * W), rows * W, W, 1};
+    call_.h_n = output(states * rows * P);
+    call_.dy = {input(steps * rows * W), rows * W, W, 1};
+    call_.dh_n = input(states * rows * P);
+    call_.dx = {output(steps * rows * spec.input_size), rows * spec.input_size, spec.input_size, 1};
+    call_.dh0 = output(states * rows * P);
+    if (spec.has_cell()) {
+      call_.c0 = input(states * rows * H), call_.c_n = output(states * rows * H);
+      call_.dc_n = input(states * rows * H), call_.dc0 = output(states * rows * H);
+    }
+    call_.dropout_seed = 7;
+    call_.gradients = gradients_.data();
+  }
+
+  // All results, one after the other; those of an inference call first.
+  std::vector<T> results() {
+    std::vector<T> all;
+    const auto collect = [&] {
+      for (const auto& block : outputs_) all.insert(all.end(), block.begin(), block.end());
+    };
+    for (auto& block : outputs_) std::fill(block.begin(), block.end(), T(0));
+    const Packed packed = pack(spec_, weights_);
+    forward(spec_, packed, call_);
+    collect();
+    const TapeLayout layout = tape_layout(spec_, call_.steps, call_.rows);
+    const Memory tape = allocate(layout.bytes);
+    std::memset(tape.get(), 0xff, layout.bytes);  // NaN
+    call_.tape = tape.get();
+    forward(spec_, weights_, call_);
+    backward(spec_, weights_, call_);
+    call_.tape = nullptr;
+    collect();
+    return all;
+  }
+
+ private:
+  T* input(int64_t n) {
+    std::vector<T> block(static_cast<size_t>(n));
+    for (T& value : block) value = static_cast<T>(0.4 * std::sin(0.37 * ++counter_));
+    inputs_.push_back(std::move(block));
+    return inputs_.back().data();
+  }
+  T* output(int64_t n) {
+    outputs_.emplace_back(static_cast<size_t>(n));
+    return outputs_.back().data();
+  }
+
+  Spec spec_;
+  std::vector<int64_t> lengths_;
+  std::vector<LayerWeights> weights_;
+  std::vector<LayerGradients> gradients_;
+  std::vector<std::vector<T>> inputs_, outputs_;
+  Backward call_{};
+  double counter_ = 0;
+};
+
+template <class T> double distance(const std::vector<T>& a, const std::vector<T>& b) {
+  double difference = 0, norm = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    const double d = static_cast<double>(a[i]) - static_cast<double>(b[i]);
+    difference += d * d;
+    norm += static_cast<double>(b[i]) * static_cast<double>(b[i]);
+  }
+  return norm > 0 ? std::sqrt(difference / norm) : std::sqrt(difference);
+}
+
+void check(bool holds, const std::string& what) {
+  if (holds) return;
+  ++failures;
+  std::printf("FAILED: %s\n", what.c_str());
+}
+
+template <class T> void compare(const Spec& spec, int64_t steps, int64_t rows, const std::vector<int64_t>& lengths) {
+  const std::string what = "cell " + std::to_string(static_cast<int>(spec.cell)) + " H " + std::to_string(spec.hidden_size) +
+                           " P " + std::to_string(spec.proj_size) + " L " + std::to_string(spec.num_layers) + " B " +
+                           std::to_string(rows) + (lengths.empty() ? "" : " lengths") + (sizeof(T) == 4 ? " f32" : " f64");
+  Run<T> run(spec, steps, rows, lengths);
+  std::vector<T> first;
+  for (const Isa isa : available_isas()) {
+    set_isa(isa);
+    set_num_threads(1);
+    set_partition(Partition::automatic);
+    const std::vector<T> serial = run.results();
+    for (const T value : serial) {
+      if (!std::isfinite(value)) {
+        check(false, what + ": not finite with " + name(isa));
+        break;
+      }
+    }
+    if (first.empty()) first = serial;
+    check(distance(serial, first) < (sizeof(T) == 4 ? 1e-5 : 1e-13), what + ": " + name(isa) + " differs");
+    for (const Partition partition : {Partition::rows, Partition::units}) {
+      for (const int threads : {2, 3}) {
+        set_num_threads(threads);
+        set_partition(partition);
+        const std::vector<T> shared = run.results();
+        check(std::memcmp(shared.data(), serial.data(), serial.size() * sizeof(T)) == 0,
+              what + ": " + std::to_string(threads) + " threads give other bits with " + name(isa));
+      }
+    }
+  }
+}
+
+}  // namespace
+
+int main() {
+  int cases = 0;
+  for (const Cell cell : {Cell::rnn_tanh, Cell::rnn_relu, Cell::rnn_sigmoid, Cell::lstm, Cell::gru, Cell::gru_reset_before}) {
+    for (const bool two : {false, true}) {  // one plain layer; two bidirectional ones with dropout and lengths
+      for (const int64_t hidden : {1, 19, 34}) {
+        for (const int64_t projection : {int64_t{0}, hidden / 3}) {
+          if (projection && cell != Cell::lstm) continue;
+          Spec spec{cell, DType::float32, 21, hidden, two ? 2 : 1, projection, !two || hidden > 1, two, two ? 0.3 : 0};
+          const std::vector<int64_t> lengths = two ? std::vector<int64_t>{3, 0, 5, 5, 2, 4} : std::vector<int64_t>{};
+          compare<float>(spec, 5, 6, lengths);
+          spec.dtype = DType::float64;
+          compare<double>(spec, 5, 6, lengths);
+          compare<double>(spec, 3, 1, {});
+          compare<double>(spec, 0, 2, {});
+          compare<double>(spec, 2, 0, {});
+          cases += 5;
+        }
+      }
+    }
+  }
+  std::printf("%d cases, %d failures\n", cases, failures);
+  return failures ? 1 : 0;
+}

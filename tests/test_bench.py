@@ -1,0 +1,396 @@
+"""The benchmark: it measures what it says, does not time wrong answers, and its results can be read and drawn."""
+
+import importlib.util
+import json
+import math
+import statistics
+import subprocess
+import sys
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import conftest
+import fastrnn
+
+BENCH = Path(__file__).parents[1] / "bench"
+FILES = [path.stem for path in BENCH.glob("*.py") if path.stem != "plot"]
+CELLS = ["lstm", "gru", "gru_reset_before", "rnn_tanh", "rnn_relu", "rnn_sigmoid"]
+MODES = ["inference", "training", "streaming", "inference-lengths", "training-lengths"]
+PEERS = ["fastrnn", "fastrnn-prepared", "pytorch", "reference"]
+STEPS, BATCH, INPUT, HIDDEN = 5, 3, 6, 8
+PEAK = {"start": [4e9, 5e9], "end": [8e9]}
+
+
+def without_matplotlib():
+    return importlib.util.find_spec("matplotlib") is None
+
+
+needs_matplotlib = pytest.mark.skipif(without_matplotlib(), reason="matplotlib is missing: pip install fastrnn[plot]")
+
+
+@pytest.fixture(scope="module")
+def bench():
+    """The benchmark's modules by name."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(BENCH)
+        yield SimpleNamespace(**{name: importlib.import_module(name) for name in [*FILES, "peers"]})
+
+
+@pytest.fixture(scope="module")
+def effort(bench):
+    return bench.timing.Effort(block_seconds=1e-4, min_blocks=4, max_blocks=4, pause=0, awake_seconds=0)
+
+
+@pytest.fixture
+def case(bench):
+    def make(cell="lstm", mode="inference", dtype="float32"):
+        return bench.grid.Case(cell, mode, bench.grid.Shape(BATCH, HIDDEN, INPUT), STEPS, dtype)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def document(bench, effort):
+    """Results of all cells and modes, of fastrnn and the reference."""
+    chosen = bench.grid.cases(CELLS, MODES, bench.grid.shapes("1x7 3x6x8"), STEPS, "float32")
+    peers = {name: bench.peers.load(name, 1) for name in PEERS if name != "pytorch"}
+    peaks = iter(PEAK.values())
+    return bench.compare.compare(
+        chosen, peers, {"pytorch": "gone"}, 1, effort, lambda *_, **__: None, lambda *_: next(peaks)
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------- figures
+
+
+def test_document(document):
+    document = json.loads(json.dumps(document))
+    assert document["format"] == 1
+    assert document["complete"]
+    assert document["fastrnn"]["version"] == fastrnn.__version__
+    assert document["fastrnn"]["isa"] == fastrnn.show_config("dict")["isa"]
+    assert {"compiler", "commit"} <= document["fastrnn"].keys()
+    assert {"cpu", "cores", "processors", "os", "python"} <= document["machine"].keys()
+    assert (document["settings"]["threads"], document["settings"]["steps"]) == (1, STEPS)
+    assert document["peak"] == {"flops_per_second": 8e9} | PEAK
+    assert document["missing"] == {"pytorch": "gone"}
+    assert document["peers"]["reference"]["version"] == np.__version__
+    cases = [(case["mode"], case["cell"], case["batch"], case["input"], case["hidden"]) for case in document["cases"]]
+    assert len(set(cases)) == len(cases) == len(CELLS) * len(MODES) * 2
+
+
+def test_arithmetic(document):
+    for case in document["cases"]:
+        results = case["results"]
+        prepared = [] if case["mode"].startswith("training") else ["fastrnn-prepared"]
+        assert list(results) == ["fastrnn", *prepared, "reference"]
+        for result in results.values():
+            assert len(result["readings"]) == 4
+            assert result["calls"] >= 1
+            assert result["median"] == pytest.approx(statistics.median(result["readings"]))
+            assert (
+                min(result["readings"]) <= result["q1"] <= result["median"] <= result["q3"] <= max(result["readings"])
+            )
+            assert result["flops_per_second"] == pytest.approx(case["flops"] / result["median"])
+            assert result["peak_share"] == pytest.approx(result["flops_per_second"] / 8e9)
+            assert all(0 <= error < 1e-4 for error in result["errors"].values())
+        assert case["speedup"] == {
+            ours: {"reference": pytest.approx(results["reference"]["median"] / results[ours]["median"])}
+            for ours in ["fastrnn", *prepared]
+        }
+
+
+@pytest.mark.parametrize(("cell", "gates"), [("lstm", 4), ("gru", 3), ("gru_reset_before", 3), ("rnn_tanh", 1)])
+def test_operations(bench, case, cell, gates):
+    weights = sum(array.size for name, array in fastrnn_layer(cell).parameters.items() if name.startswith("weight"))
+    assert weights == gates * HIDDEN * (INPUT + HIDDEN)
+    assert bench.problem.Problem.of(case(cell)).flops == 2 * weights * STEPS * BATCH
+    assert bench.problem.Problem.of(case(cell, "training")).flops == 6 * weights * STEPS * BATCH
+    varied = bench.problem.Problem.of(case(cell, "training-lengths"))
+    assert varied.flops == 6 * weights * varied.lengths.sum() < 6 * weights * STEPS * BATCH
+
+
+def fastrnn_layer(cell):
+    kind = cell.split("_")[0].upper()
+    return getattr(fastrnn, kind)(INPUT, HIDDEN)
+
+
+def test_tolerances_are_those_of_the_suite(bench, case):
+    for dtype, table in conftest.TOLERANCES.items():
+        problem = bench.problem.Problem.of(case("lstm", "training", dtype))
+        for name in problem.expected:
+            which = "backward" if name.startswith("d") else "forward"
+            assert problem.tolerance(name) == pytest.approx(table[which](INPUT + HIDDEN, STEPS))
+
+
+def test_warnings(bench, document):
+    calm = json.loads(json.dumps(document))
+    calm["machine"]["load_average"] = 0
+    calm["peak"] |= {"start": [8e9], "end": [7.9e9]}
+    for case in calm["cases"]:
+        for result in case["results"].values():
+            result |= {"q1": 0.95 * result["median"], "q3": 1.05 * result["median"]}
+    assert bench.report.warnings(calm) == []
+
+    calm["peak"]["end"] = [7e9]
+    calm["machine"]["load_average"] = 2
+    calm["cases"][0]["results"]["fastrnn"]["q3"] *= 2
+    changed, busy, shaky = bench.report.warnings(calm)
+    assert "from 8 GFLOP/s to 7 GFLOP/s" in changed
+    assert "the load was 2.0" in busy
+    assert shaky.startswith("1 of ")
+
+
+# ----------------------------------------------------------------------------------------------------------- timing
+
+
+def test_functions_take_turns(bench, effort):
+    calls = []
+    functions = {name: bench.timing.Timed(lambda name=name: calls.append(name), nullcontext) for name in "ab"}
+    bench.timing.measure(functions, replace(effort, block_seconds=1e-9))
+    # Two calls each to see how long they take; then blocks of an untimed call and a timed one.
+    assert "".join(calls) == "aabb" + 2 * ("aabb" + "bbaa")
+    assert all(len(function.readings) == 4 for function in functions.values())
+
+
+def test_time_is_limited(bench):
+    effort = bench.timing.Effort()
+    for seconds in (1e-6, 1e-4, 1e-2, 0.1, 1, 10):
+        blocks, calls = effort.plan(seconds, slow=False)
+        assert effort.min_blocks <= blocks <= effort.max_blocks
+        assert calls == max(1, math.ceil(effort.block_seconds / seconds))
+    assert effort.plan(10, slow=True) == (3, 1)
+
+
+def test_what_is_done_survives_an_interruption(bench, effort, case):
+    first = case()
+    peer = bench.peers.load("fastrnn", 1)
+
+    class Interrupted(type(peer)):
+        def supports(self, case):
+            if case is not first:
+                raise KeyboardInterrupt
+            return True
+
+    document = bench.compare.compare(
+        [first, case("gru")], {"fastrnn": Interrupted(1)}, {}, 1, effort, lambda *_, **__: None, lambda *_: [1e9]
+    )
+    assert not document["complete"]
+    assert [entry["cell"] for entry in document["cases"]] == ["lstm"]
+    assert document["cases"][0]["results"]["fastrnn"]["peak_share"] > 0
+
+
+# ---------------------------------------------------------------------------------------------------- right answers
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_every_peer_gives_right_answers(bench, case, name):
+    try:
+        peer = bench.peers.load(name, 1)
+    except bench.peers.MissingError as missing:
+        pytest.skip(str(missing))
+    supported = 0
+    for dtype in ("float32", "float64"):
+        for cell in CELLS:
+            for mode in MODES:
+                tried = case(cell, mode, dtype)
+                if mode == "streaming":
+                    tried = replace(tried, steps=1, shape=bench.grid.Shape(1, HIDDEN, INPUT))
+                functions, errors = bench.compare.checked(bench.problem.Problem.of(tried), {name: peer})
+                assert functions.keys() == errors.keys()
+                supported += len(functions)
+    assert supported >= 12
+
+
+def spoilt_y(answer):
+    answer["y"][-1, -1, -1] += 1e-3
+
+
+def spoilt_state(answer):
+    answer["c_n"] = answer["c_n"] * np.float32(1.001)
+
+
+def spoilt_gradient(answer):
+    answer["d_bias_hh_l0"][3] = np.nan
+
+
+def missing_gradient(answer):
+    del answer["dx"]
+
+
+def other_type(answer):
+    answer["h_n"] = answer["h_n"].astype(np.float64)
+
+
+def other_shape(answer):
+    answer["h_n"] = answer["h_n"][0]
+
+
+@pytest.mark.parametrize(
+    ("mode", "spoil", "message"),
+    [
+        ("inference", spoilt_y, "y has a relative error of"),
+        ("inference", spoilt_state, "c_n has a relative error of"),
+        ("streaming", spoilt_y, "y has a relative error of"),
+        ("training", spoilt_y, "y has a relative error of"),
+        ("training", spoilt_gradient, "d_bias_hh_l0 has a relative error of nan"),
+        ("training", missing_gradient, "the answer has y, h_n, c_n, d_weight"),
+        ("inference", other_type, "h_n is float64"),
+        ("inference", other_shape, "h_n is float32 (3, 8), not float32 (1, 3, 8)"),
+    ],
+)
+def test_wrong_answers_are_not_timed(bench, case, effort, monkeypatch, mode, spoil, message):
+    right = bench.peers.load("reference", 1)
+    calls = 0
+
+    class Wrong(type(right)):
+        def prepare(self, problem):
+            call = super().prepare(problem)
+
+            def counted():
+                nonlocal calls
+                calls += 1
+                return call()
+
+            return counted
+
+        def answer(self, problem, result):
+            answer = super().answer(problem, result)
+            spoil(answer)
+            return answer
+
+    def timed(*arguments):
+        raise AssertionError("it was timed")
+
+    monkeypatch.setattr(bench.compare, "measure", timed)
+    tried = case("lstm", mode)
+    peers = {"fastrnn": bench.peers.load("fastrnn", 1), "reference": Wrong(1)}
+    with pytest.raises(bench.problem.WrongAnswerError) as caught:
+        bench.compare.run_case(tried, peers, effort)
+    assert message in str(caught.value)
+    assert str(caught.value).startswith(f"NumPy, {mode} lstm 3x6x8: ")
+    assert calls == bench.problem.Problem.of(tried).calls_to_check
+
+
+# ------------------------------------------------------------------------------------------------- the command line
+
+
+def run(*arguments):
+    command = [sys.executable, "-W", "error", str(BENCH / "compare.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_command(tmp_path):
+    chosen = "--quick --cells gru --modes inference streaming --shapes 2x8 --steps 5 --threads 1 --peers reference"
+    done = run(*chosen.split(), "--output", tmp_path / "new" / "results.v1")
+    assert done.returncode == 0, done.stderr
+    assert "[  2/2 " in done.stdout
+    assert "inference, T 5: median" in done.stdout
+    document = json.loads((tmp_path / "new" / "results.v1.json").read_text("utf-8"))
+    assert [list(case["results"]) for case in document["cases"]] == 2 * [["fastrnn", "reference"]]
+    assert document["settings"]["threads"] == 1
+    assert len(document["peak"]["start"]) == len(document["peak"]["end"]) > 1
+    if without_matplotlib():
+        assert "pip install matplotlib" in done.stdout
+    else:
+        assert_picture(tmp_path / "new" / "results.v1.png")
+
+    again = run("--markdown-only", tmp_path / "new" / "results.v1.json")
+    assert again.returncode == 0, again.stderr
+    assert "| 2, 8 |" in again.stdout
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", '{"format": 2}'])
+def test_files_that_are_no_results(tmp_path, content):
+    path = tmp_path / "file.json"
+    if content is not None:
+        path.write_text(content)
+    done = run("--markdown-only", path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("compare: cannot read" if content is None else f"compare: {path} is not a file of")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--shapes", "16"), ("--shapes", "0x8"), ("--shapes", "1x2x3x4"), ("--threads", "0"), ("--cells", "elman")],
+)
+def test_options_out_of_range(bench, capsys, arguments):
+    with pytest.raises(SystemExit):
+        bench.options.parse(arguments)
+    assert f"argument {arguments[0]}: " in capsys.readouterr().err
+
+
+def test_default_grid(bench):
+    chosen = bench.options.parse([]).cases
+    assert {case.cell for case in chosen} == {"lstm", "gru", "rnn_tanh"}
+    shapes = [str(case.shape) for case in chosen if (case.cell, case.mode) == ("lstm", "training")]
+    assert shapes == ["1x64", "1x128", "1x256", "1x512", "16x128", "16x256", "32x512", "64x256", "64x512", "256x256"]
+    assert [case.shape.hidden for case in chosen if (case.cell, case.mode) == ("gru", "streaming")] == [
+        64,
+        128,
+        256,
+        512,
+    ]
+    full = {str(case.shape) for case in bench.options.parse(["--full"]).cases}
+    assert full - set(shapes) == {"1x1024", "64x1024"}
+
+
+def test_a_missing_peer_is_named(bench, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "peers.pytorch", raising=False)
+    loaded, missing = bench.compare.load_peers(None, 1)
+    assert list(loaded) == ["fastrnn", "fastrnn-prepared", "reference"]
+    assert missing == {"pytorch": "PyTorch is not compared: there is no module 'torch'; pip install torch"}
+    with pytest.raises(bench.compare.UserError, match="pip install torch"):
+        bench.compare.load_peers(["pytorch"], 1)
+
+
+# --------------------------------------------------------------------------------------------------- tables, picture
+
+
+def test_markdown(bench, document):
+    text = bench.report.markdown(document)
+    case = bench.report.find(document, "streaming", "gru", bench.grid.Shape(1, 7))
+    ratio = case["results"]["reference"]["median"] / case["results"]["fastrnn-prepared"]["median"]
+    rows = text[text.index("**Streaming**") :].splitlines()
+    assert rows[2].split(" | ")[1:3] == ["LSTM", "GRU"]
+    assert f"**{bench.report.ratio(ratio)}**" in rows[4].split(" | ")[2]
+    assert "| 3, 8 (I 6) |" in text
+    assert all(text.count(f"**{mode.capitalize()}** (") == 1 for mode in MODES)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(1.234, "1.23 s"), (0.9999, "1.00 s"), (0.0123, "12.3 ms"), (9.999e-4, "1.00 ms"), (2.5e-7, "0.25 µs")],
+)
+def test_durations(bench, seconds, text):
+    assert bench.report.duration(seconds) == text
+
+
+def assert_picture(path):
+    content = path.read_bytes()
+    assert content.startswith(b"\x89PNG")
+    assert len(content) > 10_000
+
+
+@needs_matplotlib
+@pytest.mark.parametrize("kept", ["everything", "no rival", "one case"])
+def test_picture(bench, document, tmp_path, kept):
+    document = json.loads(json.dumps(document))
+    if kept == "no rival":
+        del document["peers"]["reference"]
+        for case in document["cases"]:
+            del case["results"]["reference"]
+            case["speedup"] = {ours: {} for ours in case["speedup"]}
+    elif kept == "one case":
+        document["cases"] = document["cases"][:1]
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(document), "utf-8")
+    bench.compare.main(bench.options.parse(["--picture-only", str(path)]))
+    assert_picture(tmp_path / "results.png")
