@@ -113,6 +113,7 @@ def compare(
             for name, peer in peers.items()
         },
         "missing": missing,
+        "others": None,
         "cases": [],
     }
     say(report.machine_line(document))
@@ -123,16 +124,17 @@ def compare(
     report.set_peak(document, start, [])
     say(report.peak_line(document))
 
-    begin = time.monotonic()
+    before = machine.usage()
     try:
         for number, case in enumerate(chosen, 1):
-            elapsed = int(time.monotonic() - begin)
+            elapsed = int(time.monotonic() - before.wall)
             say(f"[{number:>3}/{len(chosen)} {elapsed // 60:>3}:{elapsed % 60:02}] {case}:", end=" ", flush=True)
             document["cases"].append(run_case(case, peers, effort))
             say(report.progress(document, document["cases"][-1]), flush=True)
         document["complete"] = True
     except KeyboardInterrupt:
         say("broken off")
+    document["others"] = machine.others(before, machine.usage())
     report.set_peak(document, start, peak(dtype, threads))
     return document
 

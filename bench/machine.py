@@ -7,8 +7,9 @@ import platform
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 CPUS = Path("/sys/devices/system/cpu")
 UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
@@ -40,12 +41,39 @@ def describe() -> dict[str, Any]:
         "memory_bytes": int(memory[1]) * 1024 if memory else None,
         "virtual": bool(re.search(r"^flags\s*:.*\bhypervisor\b", info, re.MULTILINE)) if info else None,
         "governor": _read(CPUS / "cpu0/cpufreq/scaling_governor"),
-        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "os": _os_name(),
         "kernel": " ".join([platform.system(), *re.findall(r"^\d+\.\d+", platform.release())]),
         "python": platform.python_version(),
     }
     return {name: value for name, value in facts.items() if value not in (None, "", {})}
+
+
+class Usage(NamedTuple):
+    """Seconds on clocks that only their differences mean something of."""
+
+    wall: float
+    busy: float | None  # of all processors that this process may run on together; None where the system does not tell
+    own: float  # of this process's threads together
+
+
+def usage() -> Usage:
+    found = dict(re.findall(r"^cpu(\d+) (.*)$", _read(Path("/proc/stat")), re.MULTILINE))
+    busy = None
+    if all(str(n) in found for n in processors()):
+        ticks = 0
+        for n in processors():
+            user, nice, system, _, _, irq, softirq, steal, *_ = map(int, found[str(n)].split())
+            ticks += user + nice + system + irq + softirq + steal
+        busy = ticks / os.sysconf("SC_CLK_TCK")
+    return Usage(time.monotonic(), busy, time.process_time())
+
+
+def others(before: Usage, after: Usage) -> float | None:
+    """How many processors were busy with something else in between, on average."""
+    if before.busy is None or after.busy is None or after.wall <= before.wall:
+        return None
+    seconds = (after.busy - before.busy) - (after.own - before.own)
+    return max(0.0, seconds / (after.wall - before.wall))
 
 
 def _cpu_name(info: str) -> str:

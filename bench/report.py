@@ -12,6 +12,7 @@ A document is what the JSON file holds:
                     and after the cases, `flops_per_second` the highest of them
     peers           by name: label, version, details
     missing         by name: why a peer was left out
+    others          how many processors were busy with other programs during the cases, on average; null if unknown
     cases           a list, each with
         cell, mode, batch, input, hidden, steps, dtype
         flops       of the matrix products of one call
@@ -94,9 +95,9 @@ def warnings(document: Document, noisy: float = 0.2) -> list[str]:
         low, high = sorted([max(peak["start"]), max(peak["end"])])
         if low < 0.95 * high:
             found.append(f"the machine's peak changed from {_giga(max(peak['start']))} to {_giga(max(peak['end']))}")
-    load = document["machine"].get("load_average", 0)
-    if load > 0.5:
-        found.append(f"something else was running: the load was {load:.1f} at the start")
+    others = document["others"] or 0
+    if others > 0.05:
+        found.append(f"other programs took {others:.2f} of {_count(document['machine']['processors'], 'processor')}")
     shaky = [
         (case, peer)
         for case in document["cases"]

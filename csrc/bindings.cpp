@@ -1,4 +1,5 @@
-// The Python module: checks arguments, allocates results, releases the GIL and calls the core. Nothing is computed here.
+// The Python module: checks arguments, allocates results, releases the GIL and calls the core. Nothing is computed
+// here.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -28,9 +29,9 @@ struct NamedCell {
   const char* name;
   Cell cell;
 };
-constexpr NamedCell named_cells[] = {{"rnn_tanh", Cell::rnn_tanh}, {"rnn_relu", Cell::rnn_relu},
-                                     {"rnn_sigmoid", Cell::rnn_sigmoid}, {"lstm", Cell::lstm},
-                                     {"gru", Cell::gru}, {"gru_reset_before", Cell::gru_reset_before}};
+constexpr NamedCell named_cells[] = {
+    {"rnn_tanh", Cell::rnn_tanh}, {"rnn_relu", Cell::rnn_relu}, {"rnn_sigmoid", Cell::rnn_sigmoid},
+    {"lstm", Cell::lstm},         {"gru", Cell::gru},           {"gru_reset_before", Cell::gru_reset_before}};
 
 using Shape = std::vector<int64_t>;
 
@@ -44,9 +45,7 @@ std::string text(const Shape& shape) {
 
 Shape shape_of(const py::array& a) { return Shape(a.shape(), a.shape() + a.ndim()); }
 
-std::string type_name(py::handle value) {
-  return py::cast<std::string>(py::type::handle_of(value).attr("__name__"));
-}
+std::string type_name(py::handle value) { return py::cast<std::string>(py::type::handle_of(value).attr("__name__")); }
 
 [[noreturn]] void wrong_value(const std::string& name, const std::string& expected, const std::string& got) {
   throw py::value_error(name + ": expected " + expected + ", got " + got);
@@ -106,9 +105,7 @@ struct Extent {
 
 // Sizes in the caller's order of axes: (T, B, n), (B, T, n) with batch_first, (T, n) unbatched.
 Shape over_time(const Network& net, const Extent& e, const Shape& rest) {
-  Shape shape = !e.batched        ? Shape{e.steps}
-                : net.batch_first ? Shape{e.rows, e.steps}
-                                  : Shape{e.steps, e.rows};
+  Shape shape = !e.batched ? Shape{e.steps} : net.batch_first ? Shape{e.rows, e.steps} : Shape{e.steps, e.rows};
   shape.insert(shape.end(), rest.begin(), rest.end());
   return shape;
 }
@@ -176,8 +173,8 @@ struct StatePair {
   std::optional<py::array> h, c;
 };
 
-StatePair checked_state_pair(const Network& net, const Extent& e, py::handle value, const char* name, const char* h_name,
-                             const char* c_name) {
+StatePair checked_state_pair(const Network& net, const Extent& e, py::handle value, const char* name,
+                             const char* h_name, const char* c_name) {
   StatePair pair;
   if (value.is_none()) return pair;
   py::object h = py::reinterpret_borrow<py::object>(value), c = py::none();
@@ -217,7 +214,8 @@ std::optional<std::vector<int64_t>> checked_lengths(const Extent& e, py::handle 
   std::vector<int64_t> lengths;
   for (const py::handle item : array.attr("ravel")()) {
     int overflow = 0;
-    const long long n = PyLong_AsLongLongAndOverflow(py::int_(py::reinterpret_borrow<py::object>(item)).ptr(), &overflow);
+    const long long n =
+        PyLong_AsLongLongAndOverflow(py::int_(py::reinterpret_borrow<py::object>(item)).ptr(), &overflow);
     if (overflow || n < 0 || n > e.steps) {
       wrong_value("lengths", "values in 0 ... " + std::to_string(e.steps),
                   py::cast<std::string>(py::str(item)) + " at index " + std::to_string(lengths.size()));
@@ -359,7 +357,8 @@ py::array tape_gates(const py::object& self, int64_t layer, int64_t direction) {
   if (tape.layout.saved_per_unit == 0) {  // an RNN's one gate is its output
     const bool last = layer + 1 == net.num_layers;
     const Strided y = last ? strided(net, tape.call.extent, tape.y) : Strided{nullptr, B * net.width(), net.width(), 1};
-    const std::byte* base = last ? static_cast<const std::byte*>(y.data) : tape.memory.get() + tape.layout.layers[l].hidden;
+    const std::byte* base =
+        last ? static_cast<const std::byte*>(y.data) : tape.memory.get() + tape.layout.layers[l].hidden;
     return tape.view(self, base + static_cast<size_t>(direction * H) * net.itemsize(), {1, H}, {y.time, y.row, H, 1});
   }
   const int64_t row = tape.layout.saved_per_unit * H;
@@ -385,8 +384,8 @@ py::tuple run_forward(const py::object& spec, const py::sequence& weights, py::h
   const Extent e = arguments.extent;
   const Outputs out(net, e);
   auto tape = std::make_unique<Tape>(Tape{spec, net, std::move(arguments), std::move(arrays),
-                                          py::reinterpret_borrow<py::array>(x), empty(net, shape_of(out.y)), dropout_seed,
-                                          tape_layout(net, e.steps, e.rows), Memory(nullptr, nullptr)});
+                                          py::reinterpret_borrow<py::array>(x), empty(net, shape_of(out.y)),
+                                          dropout_seed, tape_layout(net, e.steps, e.rows), Memory(nullptr, nullptr)});
   tape->memory = allocate(tape->layout.bytes);
   Forward call{};
   tape->call.fill(net, call);
@@ -450,7 +449,8 @@ py::tuple run_backward(const Tape& tape, py::handle dy_argument, py::handle dsta
 // --- descriptions ---------------------------------------------------------------------------------------------------
 
 Network make_network(const std::string& cell, int64_t input_size, int64_t hidden_size, int64_t num_layers, bool bias,
-                     bool batch_first, double dropout, bool bidirectional, int64_t proj_size, const std::string& dtype) {
+                     bool batch_first, double dropout, bool bidirectional, int64_t proj_size,
+                     const std::string& dtype) {
   Network net{};
   const auto* found = std::find_if(std::begin(named_cells), std::end(named_cells),
                                    [&](const NamedCell& named) { return cell == named.name; });
@@ -467,7 +467,8 @@ Network make_network(const std::string& cell, int64_t input_size, int64_t hidden
   if (proj_size < 0 || proj_size >= hidden_size) {
     wrong_value("proj_size", "0 or less than hidden_size", std::to_string(proj_size));
   }
-  if (proj_size && net.cell != Cell::lstm) wrong_value("proj_size", "0, since only an LSTM has a projection", std::to_string(proj_size));
+  if (proj_size && net.cell != Cell::lstm)
+    wrong_value("proj_size", "0, since only an LSTM has a projection", std::to_string(proj_size));
   if (dtype != "float32" && dtype != "float64") wrong_value("dtype", "'float32' or 'float64'", "'" + dtype + "'");
   net.dtype = dtype == "float32" ? DType::float32 : DType::float64;
   net.proj_size = proj_size;
@@ -539,10 +540,13 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
       .def_property_readonly("spec", &Prepared::net)
       .def_property_readonly("nbytes", &Prepared::bytes);
 
-  m.def("check", [](const Network& net, const py::sequence& weights, py::handle x, py::handle state, py::handle lengths) {
-    checked_weights(net, weights);
-    Call(net, x, state, lengths);
-  }, "spec"_a, "weights"_a, "x"_a, "state"_a, "lengths"_a);
+  m.def(
+      "check",
+      [](const Network& net, const py::sequence& weights, py::handle x, py::handle state, py::handle lengths) {
+        checked_weights(net, weights);
+        Call(net, x, state, lengths);
+      },
+      "spec"_a, "weights"_a, "x"_a, "state"_a, "lengths"_a);
   m.def("infer", &infer, "spec"_a, "weights"_a, "x"_a, "state"_a, "lengths"_a);
   m.def("forward", &run_forward, "spec"_a, "weights"_a, "x"_a, "state"_a, "lengths"_a, "dropout_seed"_a);
   m.def("backward", &run_backward, "tape"_a, "dy"_a, "dstate"_a);
@@ -558,19 +562,26 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   });
   m.def("set_isa", &choose_isa, "name"_a);
   m.def("set_partition", &choose_partition, "name"_a);
-  m.def("forward_scratch", [](const Network& net, int64_t steps, int64_t rows, bool training, bool prepared) {
-    return forward_scratch(net, steps, rows, training, prepared);
-  }, "spec"_a, "steps"_a, "rows"_a, "training"_a, "prepared"_a);
-  m.def("backward_scratch", [](const Network& net, int64_t steps, int64_t rows) {
-    return backward_scratch(net, steps, rows);
-  }, "spec"_a, "steps"_a, "rows"_a);
-  m.def("fma_rate", [](const std::string& dtype, int threads, double seconds) {
-    if (dtype != "float32" && dtype != "float64") wrong_value("dtype", "'float32' or 'float64'", "'" + dtype + "'");
-    if (threads < 1) wrong_value("threads", "at least 1", std::to_string(threads));
-    if (!(seconds > 0 && seconds <= 60)) wrong_value("seconds", "a time in (0, 60]", std::to_string(seconds));
-    const py::gil_scoped_release release;
-    return fma_rate(dtype == "float32" ? DType::float32 : DType::float64, threads, seconds);
-  }, "dtype"_a, "threads"_a, "seconds"_a);
+  m.def(
+      "forward_scratch",
+      [](const Network& net, int64_t steps, int64_t rows, bool training, bool prepared) {
+        return forward_scratch(net, steps, rows, training, prepared);
+      },
+      "spec"_a, "steps"_a, "rows"_a, "training"_a, "prepared"_a);
+  m.def(
+      "backward_scratch",
+      [](const Network& net, int64_t steps, int64_t rows) { return backward_scratch(net, steps, rows); }, "spec"_a,
+      "steps"_a, "rows"_a);
+  m.def(
+      "fma_rate",
+      [](const std::string& dtype, int threads, double seconds) {
+        if (dtype != "float32" && dtype != "float64") wrong_value("dtype", "'float32' or 'float64'", "'" + dtype + "'");
+        if (threads < 1) wrong_value("threads", "at least 1", std::to_string(threads));
+        if (!(seconds > 0 && seconds <= 60)) wrong_value("seconds", "a time in (0, 60]", std::to_string(seconds));
+        const py::gil_scoped_release release;
+        return fma_rate(dtype == "float32" ? DType::float32 : DType::float64, threads, seconds);
+      },
+      "dtype"_a, "threads"_a, "seconds"_a);
   m.def("compiler", [] { return __VERSION__; });
   m.def("cuda", [] { return false; });
 }

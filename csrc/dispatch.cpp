@@ -6,8 +6,7 @@
 
 #include "kernels.h"
 
-#define FASTRNN_CELLS(CELL) \
-  CELL(rnn_tanh) CELL(rnn_relu) CELL(rnn_sigmoid) CELL(lstm) CELL(gru) CELL(gru_reset_before)
+#define FASTRNN_CELLS(CELL) CELL(rnn_tanh) CELL(rnn_relu) CELL(rnn_sigmoid) CELL(lstm) CELL(gru) CELL(gru_reset_before)
 
 // The instruction sets that this build holds, the best last.
 #if defined(__aarch64__)
@@ -20,12 +19,12 @@
 
 namespace fastrnn {
 
-#define CELL(cell)                              \
+#define CELL(cell)                            \
   extern const Kernels<float> cell##_float32; \
   extern const Kernels<double> cell##_float64;
-#define ISA(isa)              \
-  namespace isa {             \
-  FASTRNN_CELLS(CELL)         \
+#define ISA(isa)                                          \
+  namespace isa {                                         \
+  FASTRNN_CELLS(CELL)                                     \
   extern int64_t (*const multiply_adds_float32)(int64_t); \
   extern int64_t (*const multiply_adds_float64)(int64_t); \
   }
@@ -78,16 +77,14 @@ std::atomic<Isa>& chosen() {
 }  // namespace
 
 template <class T> const Kernels<T>& kernels(Cell cell, Isa isa) {
-#define CELL(c)  \
+#define CELL(c) \
   case Cell::c: \
     return pick<T>(c##_float32, c##_float64);
-#define ISA(i)                     \
-  case Isa::i: {                   \
-    using namespace i;             \
-    switch (cell) {                \
-      FASTRNN_CELLS(CELL)          \
-    }                              \
-    break;                         \
+#define ISA(i)                            \
+  case Isa::i: {                          \
+    using namespace i;                    \
+    switch (cell) { FASTRNN_CELLS(CELL) } \
+    break;                                \
   }
   switch (isa) {
     FASTRNN_ISAS(ISA)
@@ -102,7 +99,7 @@ template const Kernels<float>& kernels<float>(Cell, Isa);
 template const Kernels<double>& kernels<double>(Cell, Isa);
 
 int64_t (*multiply_add_loop(DType dtype, Isa isa))(int64_t) {
-#define ISA(i)   \
+#define ISA(i) \
   case Isa::i: \
     return dtype == DType::float32 ? i::multiply_adds_float32 : i::multiply_adds_float64;
   switch (isa) {

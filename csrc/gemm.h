@@ -31,15 +31,23 @@ template <class T> struct Tile {
 };
 
 // Rows of a tile that fill the registers for panels of N vectors, leaving room for one row of B and one element of A.
-template <int N> inline constexpr int tile_rows = vector_registers == 32 ? (N == 4 ? 6 : N == 3 ? 8 : 12)
-                                                                          : (N == 4 ? 3 : N == 3 ? 4 : 6);
+template <int N> inline constexpr int tile_rows = vector_registers == 32 ? (N == 4   ? 6
+                                                                            : N == 3 ? 8
+                                                                                     : 12)
+                                                                         : (N == 4   ? 3
+                                                                            : N == 3 ? 4
+                                                                                     : 6);
 
 // Panels of a tile when there are few rows: enough independent chains to hide the latency of a multiply-add.
 template <int M, int N>
-inline constexpr int tile_panels = M == 1 ? (vector_registers == 32 ? (N == 4 ? 3 : N == 3 ? 4 : 6)
-                                                                    : (N == 4 ? 2 : N == 3 ? 3 : 4))
+inline constexpr int tile_panels = M == 1 ? (vector_registers == 32 ? (N == 4   ? 3
+                                                                       : N == 3 ? 4
+                                                                                : 6)
+                                                                    : (N == 4   ? 2
+                                                                       : N == 3 ? 3
+                                                                                : 4))
                                    : M == 2 && N <= 3 && vector_registers == 32 ? 2
-                                                                                 : 1;
+                                                                                : 1;
 
 template <class T, int M, int N, int P, Init init, Order order>
 __attribute__((noinline)) void tile(const Tile<T>& args) {

@@ -30,8 +30,12 @@ template <int Gates, int Units> struct Panel {
   template <class T> static FASTRNN_FN int64_t size(int64_t n, int64_t depth) { return count<T>(n) * depth * width<T>; }
 };
 using PlainPanel = Panel<1, 2>;
-template <int Gates> struct GatePanelOf { using Type = Panel<Gates, 1>; };
-template <> struct GatePanelOf<1> { using Type = PlainPanel; };
+template <int Gates> struct GatePanelOf {
+  using Type = Panel<Gates, 1>;
+};
+template <> struct GatePanelOf<1> {
+  using Type = PlainPanel;
+};
 template <int Gates> using GatePanel = typename GatePanelOf<Gates>::Type;
 
 // Rows of `source` become columns of the panels: panel column (gate, unit) is source row first_gate * H + gate * H +
@@ -77,7 +81,8 @@ void pack_columns(const T* source, int64_t depth, int64_t columns, T* out, int64
 }
 
 // One row of bias a panel; either source may be null.
-template <class P, class T> void pack_bias(const T* a, const T* b, int64_t units, int first_gate, int gate_of_b, T* out) {
+template <class P, class T> void pack_bias(const T* a, const T* b, int64_t units, int first_gate, int gate_of_b,
+                                           T* out) {
   constexpr int L = lanes<T>;
   for (int64_t panel = 0; panel < P::template count<T>(units); ++panel) {
     for (int v = 0; v < P::vectors; ++v) {
@@ -115,7 +120,7 @@ template <class Cell, class T> struct ForwardPack {
     hidden = input_bias + In::template size<T>(d.hidden, 1);
     hidden_bias = hidden + Hidden::template size<T>(d.hidden, d.output);
     second = hidden_bias + Hidden::template size<T>(d.hidden, 1);
-    zeros = second + (d.projected          ? PlainPanel::size<T>(d.output, d.hidden)
+    zeros = second + (d.projected         ? PlainPanel::size<T>(d.output, d.hidden)
                       : Cell::reset_first ? PlainPanel::size<T>(d.hidden, d.hidden)
                                           : 0);
     size = zeros + PlainPanel::size<T>(max(d.output, d.hidden), 1);

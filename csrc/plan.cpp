@@ -48,7 +48,7 @@ double cost(const Problem& p, const Plan& way) {
   const double gates = p.gates;
 
   const double weights = own_vectors * p.lanes * gates * static_cast<double>(d.output) * p.itemsize;
-  const double rate = weights <= 0.75 * m.l2_bytes   ? m.l2_rate
+  const double rate = weights <= 0.75 * m.l2_bytes  ? m.l2_rate
                       : weights <= 0.5 * m.l3_bytes ? m.l3_rate
                                                     : m.memory_rate;
   const double products = rows * own_vectors * gates * static_cast<double>(d.output);
@@ -67,7 +67,8 @@ ChunkRows chunks(const Problem& p, const Plan& way) {
   const int64_t share = d.hidden * p.gates * p.itemsize / way.team_size + 1;
   const int64_t team_rows = (d.rows + way.teams - 1) / way.teams;
   const auto of = [&](int64_t wanted, int64_t rows) {
-    return std::max<int64_t>(1, std::min(std::max(wanted, rows), std::max<int64_t>(1, d.steps) * std::max<int64_t>(1, rows)));
+    return std::max<int64_t>(
+        1, std::min(std::max(wanted, rows), std::max<int64_t>(1, d.steps) * std::max<int64_t>(1, rows)));
   };
   // Forward, a core's part of the input product stays in its L2; backward, a chunk's gate gradients stay in the cache
   // while there are enough rows for the sums over them to outweigh reading and writing the sums.
@@ -93,7 +94,8 @@ Plan plan(const Problem& p, int max_threads) {
         Plan way;
         way.directions = directions, way.teams = teams, way.team_size = team_size;
         // A forced partition is for tests: it takes all threads it can.
-        const double ns = partition == Partition::automatic ? cost(p, way) : -way.threads() - (directions == 1 ? 0.5 : 0);
+        const double ns =
+            partition == Partition::automatic ? cost(p, way) : -way.threads() - (directions == 1 ? 0.5 : 0);
         if (ns < best_cost) best = way, best_cost = ns;
       }
     }

@@ -71,14 +71,10 @@ FASTRNN_FN void multiply(const Product<T>& q, Where&& where, Done&& done) {
     for (int64_t block = 0; block < row_blocks; ++block) {
       const Range rows = share(q.rows, block, row_blocks);
       const Target<T> to = where(rows.begin, panel);
-      const Tile<T> args{q.depth,
-                         q.a + rows.begin * (order == Order::by_k ? q.a_stride : 1),
-                         q.a_stride,
-                         q.panels + panel * panel_size,
-                         panel_size,
-                         init == Init::row ? q.init + panel * W : nullptr,
-                         to.c,
-                         to.row,
+      const Tile<T> args{q.depth,    q.a + rows.begin * (order == Order::by_k ? q.a_stride : 1),
+                         q.a_stride, q.panels + panel * panel_size,
+                         panel_size, init == Init::row ? q.init + panel * W : nullptr,
+                         to.c,       to.row,
                          to.panel};
       Kernels::find(rows.end - rows.begin, count)(args);
       done(rows.begin, rows.end - rows.begin, panel, count, to);
@@ -110,6 +106,17 @@ FASTRNN_FN void for_vectors(int64_t units, int64_t row, int64_t rows, int64_t pa
       }
     }
   }
+}
+
+// A product whose tiles go straight into a pointwise stage: apply(row, vector of units, the vector's gates). Rows are
+// counted from row0.
+template <class P, class T, class Apply>
+FASTRNN_FN void multiply_pointwise(const Product<T>& product, int64_t row0, int64_t units, Apply&& apply) {
+  TileBuffer<T> buffer;
+  multiply<P::vectors, Init::row, Order::by_k>(
+      product, [&](int64_t, int64_t) FASTRNN_LAMBDA { return buffer.template target<P::vectors>(); },
+      [&](int64_t row, int64_t rows, int64_t panel, int64_t panels, const Target<T>& tile)
+          FASTRNN_LAMBDA { for_vectors<P>(units, row0 + row, rows, panel, panels, tile, apply); });
 }
 
 }  // namespace fastrnn::FASTRNN_ARCH

@@ -17,7 +17,8 @@ template <class T> struct Arena {
     T* piece = base ? base + used : nullptr;
     used += ceil_div(n, line) * line;
     if (base) {
-      FASTRNN_ALLOW(piece, static_cast<size_t>(base + used - piece) * sizeof(T));  // another layer may have had its gap here
+      FASTRNN_ALLOW(piece,
+                    static_cast<size_t>(base + used - piece) * sizeof(T));  // another layer may have had its gap here
       FASTRNN_FORBID(base + used, red_zone);
     }
     used += static_cast<int64_t>(red_zone / sizeof(T));
@@ -55,7 +56,8 @@ struct TeamRows {
   bool reverse;
 
   FASTRNN_FN TeamRows(const Batch& b, const Dims& d, bool backwards, int64_t team, int64_t teams)
-      : batch(b), steps(d.steps), first(team), stride(teams), count(of_first(d.rows, team, teams)), reverse(backwards) {}
+      : batch(b), steps(d.steps), first(team), stride(teams), count(of_first(d.rows, team, teams)), reverse(backwards) {
+  }
 
   FASTRNN_FN bool full() const { return !batch.order; }
   FASTRNN_FN int64_t sorted(int64_t row) const { return first + row * stride; }

@@ -1,6 +1,6 @@
 // The time loop of one layer and direction, backward. Step by step from the end: dh = dy + W_hh^T (gradients of the
-// next step's gates), with the cell's pointwise stage applied to each tile as it leaves the registers. Then, for a chunk
-// of steps at once while its gate gradients are in the cache, the products over time: dx, dW and db.
+// next step's gates), with the cell's pointwise stage applied to each tile as it leaves the registers. Then, for a
+// chunk of steps at once while its gate gradients are in the cache, the products over time: dx, dW and db.
 #pragma once
 
 #include "cells/state.h"
@@ -33,9 +33,8 @@ template <class Cell, class T> class BackwardPass {
   BackwardPass(const SequenceGradient<T>& sequence, const Member& member)
       : s(sequence), d(sequence.dims), me(member), at(sequence.dims),
         rows(sequence.batch, sequence.dims, sequence.reverse, member.team, member.teams),
-        all(sequence.batch, sequence.dims, sequence.reverse, 0, 1),
-        slot_stride(row_stride<T>(Cell::slots * d.hidden)), hidden_stride(row_stride<T>(d.hidden)),
-        output_stride(row_stride<T>(d.output)) {
+        all(sequence.batch, sequence.dims, sequence.reverse, 0, 1), slot_stride(row_stride<T>(Cell::slots * d.hidden)),
+        hidden_stride(row_stride<T>(d.hidden)), output_stride(row_stride<T>(d.output)) {
     Arena<T> arena{s.scratch};
     buffers(d, s.chunk, me.direction_size, me.direction_rank, arena, this);
     outputs = share(PlainPanel::count<T>(d.output), me.rank, me.team_size);
@@ -144,14 +143,9 @@ template <class Cell, class T> class BackwardPass {
   template <class Apply>
   FASTRNN_FN void multiply_rows(int64_t depth, const T* a, int64_t stride, int64_t row0, int64_t count, int64_t pack,
                                 Range range, int64_t n, int64_t step, Apply&& apply) {
-    TileBuffer<T> buffer;
-    multiply<N, Init::row, Order::by_k>(
-        Product<T>{depth, a + rows.sorted(row0) * stride, rows.stride * stride, count, s.pack + pack, s.pack + at.zeros,
-                   range, step % 2 == 1},
-        [&](int64_t, int64_t) FASTRNN_LAMBDA { return buffer.template target<N>(); },
-        [&](int64_t row, int64_t tile, int64_t panel, int64_t panels, const Target<T>& c) FASTRNN_LAMBDA {
-          for_vectors<PlainPanel>(n, row0 + row, tile, panel, panels, c, apply);
-        });
+    multiply_pointwise<PlainPanel>(Product<T>{depth, a + rows.sorted(row0) * stride, rows.stride * stride, count,
+                                              s.pack + pack, s.pack + at.zeros, range, step % 2 == 1},
+                                   row0, n, apply);
   }
 
   FASTRNN_FN V output_of_step(int64_t row, int64_t unit, int live, V dh, bool begins, int64_t step) const {
@@ -209,16 +203,14 @@ template <class Cell, class T> class BackwardPass {
       });
       me.team_barrier->wait();
       multiply_rows(d.output, output, output_stride, 0, rows.alive(step), at.projection, units, d.hidden, step,
-                    [&](int64_t row, int64_t vector, const T* c) FASTRNN_LAMBDA {
-                      pointwise(row, vector * L, load(c), step, now);
-                    });
+                    [&](int64_t row, int64_t vector, const T* c)
+                        FASTRNN_LAMBDA { pointwise(row, vector * L, load(c), step, now); });
     }
     me.team_barrier->wait();
     if constexpr (Cell::reset_first) {
       multiply_rows(d.hidden, now + 2 * d.hidden, slot_stride, 0, rows.alive(step), at.last, units, d.hidden, step,
-                    [&](int64_t row, int64_t vector, const T* c) FASTRNN_LAMBDA {
-                      reset_gradient(row, vector * L, load(c), step, now);
-                    });
+                    [&](int64_t row, int64_t vector, const T* c)
+                        FASTRNN_LAMBDA { reset_gradient(row, vector * L, load(c), step, now); });
       me.team_barrier->wait();
     }
   }
@@ -255,8 +247,10 @@ template <class Cell, class T> class BackwardPass {
     const T* a = chunk.slots + k.begin * slot_stride + (Cell::slots - Cell::gates) * d.hidden;
     T* out = dx_chunk + k.begin * stride;
     multiply<N, Init::row, Order::by_k>(
-        Product<T>{Cell::gates * d.hidden, a, slot_stride, k.end - k.begin, s.pack + at.input, s.pack + at.zeros, range},
-        [&](int64_t row, int64_t panel) { return Target<T>{out + row * stride + panel * W, stride, W}; }, [](auto&&...) {});
+        Product<T>{Cell::gates * d.hidden, a, slot_stride, k.end - k.begin, s.pack + at.input, s.pack + at.zeros,
+                   range},
+        [&](int64_t row, int64_t panel) { return Target<T>{out + row * stride + panel * W, stride, W}; },
+        [](auto&&...) {});
     const int64_t first = range.begin * W, last = min(range.end * W, d.input);
     for_chunk_rows(chunk, k, [&](int64_t row, int64_t g, int64_t step) {
       const int64_t t = all.time(g, step), b = all.original(g);

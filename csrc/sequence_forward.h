@@ -26,7 +26,8 @@ template <class Cell, class T> class ForwardPass {
 
   ForwardPass(const Sequence<T>& sequence, const Member& member)
       : s(sequence), d(sequence.dims), me(member), at(sequence.dims),
-        rows(sequence.batch, sequence.dims, sequence.reverse, member.team, member.teams) {
+        rows(sequence.batch, sequence.dims, sequence.reverse, member.team, member.teams),
+        h_stride(row_stride<T>(d.output)), hidden_stride(row_stride<T>(d.hidden)) {
     Arena<T> arena{s.scratch};
     shared_buffers(d, arena, this);
     for (int team = 0; team <= me.team; ++team) team_buffers(d, s.chunk, me.teams, arena, this);
@@ -74,18 +75,20 @@ template <class Cell, class T> class ForwardPass {
   }
 
   void begin() {
-    const int64_t h_stride = row_stride<T>(d.output), c_stride = row_stride<T>(d.hidden);
     const Range mine = share(rows.count, me.rank, me.team_size);
     for (int64_t row = mine.begin; row < mine.end; ++row) {
       const int64_t b = rows.original(row), g = rows.sorted(row);
       set_row(h_state[0] + g * h_stride, h_stride, s.h0 ? s.h0 + b * d.output : null, d.output);
       set_row(h_state[1] + g * h_stride, h_stride, null, 0);
-      if (Cell::has_cell) set_row(c_state + g * c_stride, c_stride, s.c0 ? s.c0 + b * d.hidden : null, d.hidden);
-      if (between) set_row(between + g * c_stride, c_stride, null, 0);
+      if (Cell::has_cell)
+        set_row(c_state + g * hidden_stride, hidden_stride, s.c0 ? s.c0 + b * d.hidden : null, d.hidden);
+      if (between) set_row(between + g * hidden_stride, hidden_stride, null, 0);
     }
     if (!rows.full()) {
       clear_padding(rows, d.steps, s.y.row, s.y.time, d.output, s.y.data, me);
-      if (s.saved) clear_padding(rows, d.steps, Cell::saved * d.hidden, d.rows * Cell::saved * d.hidden, Cell::saved * d.hidden, s.saved, me);
+      if (s.saved)
+        clear_padding(rows, d.steps, Cell::saved * d.hidden, d.rows * Cell::saved * d.hidden, Cell::saved * d.hidden,
+                      s.saved, me);
       if (s.cells) clear_padding(rows, d.steps, d.hidden, d.rows * d.hidden, d.hidden, s.cells, me);
     }
     me.team_barrier->wait();
@@ -122,9 +125,7 @@ template <class Cell, class T> class ForwardPass {
     constexpr int W = In::template width<T>;
     multiply<In::vectors, Init::row, Order::by_k>(
         Product<T>{d.input, a, stride, count, s.pack + at.input, s.pack + at.input_bias, units},
-        [&](int64_t row, int64_t panel) {
-          return Target<T>{products + (panel * capacity + row) * W, W, capacity * W};
-        },
+        [&](int64_t row, int64_t panel) { return Target<T>{products + (panel * capacity + row) * W, W, capacity * W}; },
         [](auto&&...) {});
     if (even && s.in_place) me.team_barrier->wait();
     return end;
@@ -136,109 +137,111 @@ template <class Cell, class T> class ForwardPass {
     return products + (panel * capacity + row) * In::template width<T> + inside * L;
   }
 
-  Product<T> hidden_product(const T* a, int64_t stride, int64_t depth, int64_t count, int64_t pack, int64_t bias,
-                            Range range, int64_t step) const {
+  // `count` rows of the team, their A the rows of `a` by sorted row.
+  Product<T> step_product(const T* a, int64_t stride, int64_t depth, int64_t count, int64_t pack, int64_t bias,
+                          Range range, int64_t step) const {
     // Going back and forth leaves the end of one step's weights in the cache for the start of the next.
-    return {depth, a + rows.first * stride, rows.stride * stride, count, s.pack + pack, s.pack + bias, range, step % 2 == 1};
+    const bool backwards = step % 2 == 1;
+    return {depth,    a + rows.first * stride, rows.stride * stride, count, s.pack + pack, s.pack + bias, range,
+            backwards};
   }
 
   void one_step(int64_t step, int64_t offset) {
-    const int64_t count = rows.alive(step), h_stride = row_stride<T>(d.output), c_stride = row_stride<T>(d.hidden);
-    const T* h = h_state[step % 2];
-    T* h_next = h_state[(step + 1) % 2];
-    TileBuffer<T> buffer;
-    const auto where = [&](int64_t, int64_t) { return buffer.template target<Hidden::vectors>(); };
-    const auto where_plain = [&](int64_t, int64_t) { return buffer.template target<PlainPanel::vectors>(); };
-
-    const auto put_h = [&](int64_t row, int64_t unit, V value) FASTRNN_LAMBDA {
-      const int live = live_lanes<T>(d.output, unit);
-      store(h_next + rows.sorted(row) * h_stride + unit, value);
-      store_live(s.y.data + rows.time(row, step) * s.y.time + rows.original(row) * s.y.row + unit, value, live);
-    };
-    const auto saved_of = [&](int64_t row) FASTRNN_LAMBDA {
-      return s.saved ? s.saved + (rows.time(row, step) * d.rows + rows.original(row)) * Cell::saved * d.hidden
-                     : step_saved + rows.sorted(row) * Cell::saved * d.hidden;
-    };
-
-    multiply<Hidden::vectors, Init::row, Order::by_k>(
-        hidden_product(h, h_stride, d.output, count, at.hidden, at.hidden_bias, units, step), where,
-        [&](int64_t row0, int64_t n, int64_t panel, int64_t panels, const Target<T>& tile) FASTRNN_LAMBDA {
-          for_vectors<Hidden>(d.hidden, row0, n, panel, panels, tile,
-                              [&](int64_t row, int64_t vector, const T* p) FASTRNN_LAMBDA {
-            const int64_t unit = vector * L, g = rows.sorted(row);
-            const int live = live_lanes<T>(d.hidden, unit);
-            const T* x = product_of(vector, offset + row);
-            V xs[Cell::gates], ps[Hidden::gates], saved[saved_slots];
-            for (int i = 0; i < Hidden::gates; ++i) xs[i] = load(x + i * L), ps[i] = load(p + i * L);
-            if constexpr (Cell::reset_first) {
-              const V rh = Cell::forward_reset(xs, ps, saved, load(h + g * h_stride + unit));
-              store(between + g * c_stride + unit, rh);
-              T* to = saved_of(row) + unit;
-              store_live(to, saved[0], live);
-              store_live(to + d.hidden, saved[1], live);
-            } else {
-              State<V> state;
-              if (Cell::carries) state.h = load(h + g * h_stride + unit);
-              if (Cell::has_cell) state.c = load(c_state + g * c_stride + unit);
-              Cell::forward(xs, ps, saved, state);
-              if (Cell::has_cell) store(c_state + g * c_stride + unit, state.c);
-              if (d.projected) {
-                store(between + g * c_stride + unit, state.h);
-              } else {
-                put_h(row, unit, state.h);
-              }
-              if (s.saved && Cell::saved) {
-                T* to = saved_of(row) + unit;
-                for (int i = 0; i < Cell::saved; ++i) store_live(to + i * d.hidden, saved[i], live);
-              }
-              if (s.cells && Cell::has_cell) {
-                store_live(s.cells + (rows.time(row, step) * d.rows + rows.original(row)) * d.hidden + unit, state.c, live);
-              }
-            }
-          });
+    const int64_t count = rows.alive(step);
+    multiply_pointwise<Hidden>(
+        step_product(h_state[step % 2], h_stride, d.output, count, at.hidden, at.hidden_bias, units, step), 0, d.hidden,
+        [&](int64_t row, int64_t vector, const T* p) FASTRNN_LAMBDA {
+          if constexpr (Cell::reset_first) {
+            reset_gates(row, vector, p, step, offset);
+          } else {
+            pointwise(row, vector, p, step, offset);
+          }
         });
     me.team_barrier->wait();
+    if (!Cell::reset_first && !d.projected) return;
+    multiply_pointwise<PlainPanel>(
+        step_product(between, hidden_stride, d.hidden, count, at.second, at.zeros, second_panels, step), 0,
+        d.projected ? d.output : d.hidden, [&](int64_t row, int64_t vector, const T* p) FASTRNN_LAMBDA {
+          if constexpr (Cell::reset_first) {
+            candidate(row, vector, p, step, offset);
+          } else {
+            put_h(row, vector * L, load(p), step);
+          }
+        });
+    me.team_barrier->wait();
+  }
 
-    if constexpr (Cell::reset_first) {
-      multiply<PlainPanel::vectors, Init::row, Order::by_k>(
-          hidden_product(between, c_stride, d.hidden, count, at.second, at.zeros, second_panels, step), where_plain,
-          [&](int64_t row0, int64_t n, int64_t panel, int64_t panels, const Target<T>& tile) FASTRNN_LAMBDA {
-            for_vectors<PlainPanel>(d.hidden, row0, n, panel, panels, tile,
-                                    [&](int64_t row, int64_t vector, const T* p) FASTRNN_LAMBDA {
-              const int64_t unit = vector * L, g = rows.sorted(row);
-              const int live = live_lanes<T>(d.hidden, unit);
-              T* to = saved_of(row) + unit;
-              V saved[saved_slots];
-              saved[1] = load_live(to + d.hidden, live);
-              const V x = load(product_of(vector, offset + row) + 2 * L);
-              put_h(row, unit, Cell::forward_mix(x, load(p), saved, load(h + g * h_stride + unit)));
-              store_live(to + 2 * d.hidden, saved[2], live);
-            });
-          });
-      me.team_barrier->wait();
-    } else if (d.projected) {
-      multiply<PlainPanel::vectors, Init::row, Order::by_k>(
-          hidden_product(between, c_stride, d.hidden, count, at.second, at.zeros, second_panels, step), where_plain,
-          [&](int64_t row0, int64_t n, int64_t panel, int64_t panels, const Target<T>& tile) FASTRNN_LAMBDA {
-            for_vectors<PlainPanel>(d.output, row0, n, panel, panels, tile,
-                                    [&](int64_t row, int64_t vector, const T* p) FASTRNN_LAMBDA {
-              put_h(row, vector * L, load(p));
-            });
-          });
-      me.team_barrier->wait();
+  FASTRNN_FN int64_t tape_row(int64_t row, int64_t step) const {
+    return rows.time(row, step) * d.rows + rows.original(row);
+  }
+
+  FASTRNN_FN void put_h(int64_t row, int64_t unit, V h, int64_t step) const {
+    store(h_state[(step + 1) % 2] + rows.sorted(row) * h_stride + unit, h);
+    store_live(s.y.data + rows.time(row, step) * s.y.time + rows.original(row) * s.y.row + unit, h,
+               live_lanes<T>(d.output, unit));
+  }
+
+  // A vector of units of a row: its gates, c and h from the product p = W_hh h.
+  FASTRNN_FN void pointwise(int64_t row, int64_t vector, const T* p, int64_t step, int64_t offset) const {
+    const int64_t unit = vector * L, g = rows.sorted(row);
+    const int live = live_lanes<T>(d.hidden, unit);
+    const T* x = product_of(vector, offset + row);
+    V xs[Cell::gates], ps[Cell::gates], saved[saved_slots];
+    for (int i = 0; i < Cell::gates; ++i) xs[i] = load(x + i * L), ps[i] = load(p + i * L);
+    State<V> state{};
+    if (Cell::carries) state.h = load(h_state[step % 2] + g * h_stride + unit);
+    if (Cell::has_cell) state.c = load(c_state + g * hidden_stride + unit);
+    Cell::forward(xs, ps, saved, state);
+    if (Cell::has_cell) store(c_state + g * hidden_stride + unit, state.c);
+    if (d.projected) {
+      store(between + g * hidden_stride + unit, state.h);
+    } else {
+      put_h(row, unit, state.h, step);
     }
+    if (s.saved && Cell::saved) {
+      T* to = s.saved + tape_row(row, step) * Cell::saved * d.hidden + unit;
+      for (int i = 0; i < Cell::saved; ++i) store_live(to + i * d.hidden, saved[i], live);
+    }
+    if (s.cells && Cell::has_cell) store_live(s.cells + tape_row(row, step) * d.hidden + unit, state.c, live);
+  }
+
+  // A cell with reset_first keeps its first gates for its second product, on the tape or beside it.
+  FASTRNN_FN T* first_gates(int64_t row, int64_t step) const {
+    return s.saved ? s.saved + tape_row(row, step) * Cell::saved * d.hidden
+                   : step_saved + rows.sorted(row) * Cell::saved * d.hidden;
+  }
+  FASTRNN_FN void reset_gates(int64_t row, int64_t vector, const T* p, int64_t step, int64_t offset) const {
+    const int64_t unit = vector * L, g = rows.sorted(row);
+    const int live = live_lanes<T>(d.hidden, unit);
+    const T* x = product_of(vector, offset + row);
+    V xs[Hidden::gates], ps[Hidden::gates], saved[saved_slots];
+    for (int i = 0; i < Hidden::gates; ++i) xs[i] = load(x + i * L), ps[i] = load(p + i * L);
+    const V rh = Cell::forward_reset(xs, ps, saved, load(h_state[step % 2] + g * h_stride + unit));
+    store(between + g * hidden_stride + unit, rh);
+    T* to = first_gates(row, step) + unit;
+    for (int i = 0; i < Hidden::gates; ++i) store_live(to + i * d.hidden, saved[i], live);
+  }
+  FASTRNN_FN void candidate(int64_t row, int64_t vector, const T* p, int64_t step, int64_t offset) const {
+    constexpr int last = Cell::gates - 1;
+    const int64_t unit = vector * L, g = rows.sorted(row);
+    const int live = live_lanes<T>(d.hidden, unit);
+    T* gates = first_gates(row, step) + unit;
+    V saved[saved_slots];
+    for (int i = 0; i < last; ++i) saved[i] = load_live(gates + i * d.hidden, live);
+    const V x = load(product_of(vector, offset + row) + last * L);
+    put_h(row, unit, Cell::forward_mix(x, load(p), saved, load(h_state[step % 2] + g * h_stride + unit)), step);
+    store_live(gates + last * d.hidden, saved[last], live);
   }
 
   // A row's last state lies where its last step left it: no later step touched it.
   void finish() {
-    const int64_t h_stride = row_stride<T>(d.output), c_stride = row_stride<T>(d.hidden);
     const Range mine = share(rows.count, me.rank, me.team_size);
     for (int64_t row = mine.begin; row < mine.end; ++row) {
       const int64_t b = rows.original(row), g = rows.sorted(row);
       const T* h = h_state[rows.length(row) % 2] + g * h_stride;
       for (int64_t j = 0; j < d.output; ++j) s.h_n[b * d.output + j] = h[j];
       if (!Cell::has_cell) continue;
-      const T* c = c_state + g * c_stride;
+      const T* c = c_state + g * hidden_stride;
       for (int64_t j = 0; j < d.hidden; ++j) s.c_n[b * d.hidden + j] = c[j];
     }
   }
@@ -248,14 +251,15 @@ template <class Cell, class T> class ForwardPass {
   const Member& me;
   const ForwardPack<Cell, T> at;
   const TeamRows rows;
+  const int64_t h_stride, hidden_stride;
   Range units, second_panels;  // this member's panels of the gates, and of a step's second product
   T* h_state[2];  // by parity of the step: (B, stride), sorted rows
   T* c_state;
-  T* between;     // (B, stride): what the second product of a step starts from
+  T* between;  // (B, stride): what the second product of a step starts from
   T* step_saved;  // (B, saved, H): the step's gates when there is no tape and its second product needs them
   int64_t capacity;  // rows of a chunk
-  T* products;    // (panels, capacity, width)
-  T* input;       // (capacity, stride): rows of x that do not lie evenly
+  T* products;  // (panels, capacity, width)
+  T* input;  // (capacity, stride): rows of x that do not lie evenly
 };
 
 }  // namespace fastrnn::FASTRNN_ARCH

@@ -126,8 +126,14 @@ class Crew {
   Member member(int rank) {
     const int per_direction = plan_.teams * plan_.team_size, inside = rank % per_direction;
     const int team = inside / plan_.team_size;
-    return {team, plan_.teams, inside % plan_.team_size, plan_.team_size, inside, per_direction,
-            &teams_[static_cast<size_t>(group(rank) * plan_.teams + team)], &directions_[static_cast<size_t>(group(rank))]};
+    return {team,
+            plan_.teams,
+            inside % plan_.team_size,
+            plan_.team_size,
+            inside,
+            per_direction,
+            &teams_[static_cast<size_t>(group(rank) * plan_.teams + team)],
+            &directions_[static_cast<size_t>(group(rank))]};
   }
 
  private:
@@ -156,8 +162,8 @@ template <class T> struct ForwardMemory {
   T* other;       // (T, B, D P): with y, the layers of a bidirectional network take turns
   size_t bytes;
 
-  ForwardMemory(const Spec& spec, const Kernels<T>& k, const Plan& plan, const Forward& call, bool training, bool packed,
-                std::byte* base) {
+  ForwardMemory(const Spec& spec, const Kernels<T>& k, const Plan& plan, const Forward& call, bool training,
+                bool packed, std::byte* base) {
     Carver memory(base);
     batch = sort_rows(call.lengths, call.steps, call.rows, memory, base != nullptr);
     int64_t pack_size = 0, scratch_size = 0;
@@ -287,7 +293,8 @@ template <class T> struct BackwardMemory {
 };
 
 template <class T>
-void run_backward(const Spec& spec, const Kernels<T>& k, const std::vector<LayerWeights>& weights, const Backward& call) {
+void run_backward(const Spec& spec, const Kernels<T>& k, const std::vector<LayerWeights>& weights,
+                  const Backward& call) {
   calls.fetch_add(1, std::memory_order_relaxed);
   const int64_t B = call.rows, H = spec.hidden_size, P = spec.output_size(), D = spec.directions();
   const Problem what = problem<T>(spec, call.steps, B, true, k.lanes);
@@ -308,7 +315,8 @@ void run_backward(const Spec& spec, const Kernels<T>& k, const std::vector<Layer
     const size_t index = static_cast<size_t>(layer * D + direction);
     const int64_t last = spec.num_layers - 1;
     const auto output = [&](int64_t l) -> View<const T> {
-      return l == last ? reading(view<T>(call.y)) : dense(on_tape(tape.layers[static_cast<size_t>(l)].hidden), B, D * P);
+      return l == last ? reading(view<T>(call.y))
+                       : dense(on_tape(tape.layers[static_cast<size_t>(l)].hidden), B, D * P);
     };
     SequenceGradient<T> s{};
     s.dims = layer_dims(spec, layer, call.steps, B);
@@ -377,10 +385,12 @@ void run_backward(const Spec& spec, const Kernels<T>& k, const std::vector<Layer
 }
 
 template <class Function> auto with_type(const Spec& spec, Isa isa, Function&& function) {
-  return spec.dtype == DType::float32 ? function(kernels<float>(spec.cell, isa)) : function(kernels<double>(spec.cell, isa));
+  return spec.dtype == DType::float32 ? function(kernels<float>(spec.cell, isa))
+                                      : function(kernels<double>(spec.cell, isa));
 }
 
-template <class T> Packed pack_all(const Spec& spec, const Kernels<T>& k, const std::vector<LayerWeights>& weights, Isa isa) {
+template <class T> Packed pack_all(const Spec& spec, const Kernels<T>& k, const std::vector<LayerWeights>& weights,
+                                   Isa isa) {
   int64_t size = 0;
   const auto for_all = [&](auto&& visit) {
     for (int64_t i = 0; i < spec.num_layers * spec.directions(); ++i) {
@@ -410,9 +420,7 @@ Packed pack(const Spec& spec, const std::vector<LayerWeights>& weights) {
 }
 
 void forward(const Spec& spec, const std::vector<LayerWeights>& weights, const Forward& call) {
-  with_type(spec, isa(), [&]<class T>(const Kernels<T>& k) {
-    run_forward<T>(spec, k, &weights, nullptr, call);
-  });
+  with_type(spec, isa(), [&]<class T>(const Kernels<T>& k) { run_forward<T>(spec, k, &weights, nullptr, call); });
 }
 
 void forward(const Spec& spec, const Packed& packed, const Forward& call) {

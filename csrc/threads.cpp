@@ -187,7 +187,9 @@ std::atomic<int>& thread_limit() {
 }  // namespace
 
 int num_threads() { return thread_limit().load(std::memory_order_relaxed); }
-void set_num_threads(int threads) { thread_limit().store(std::clamp(threads, 1, max_threads), std::memory_order_relaxed); }
+void set_num_threads(int threads) {
+  thread_limit().store(std::clamp(threads, 1, max_threads), std::memory_order_relaxed);
+}
 
 void Barrier::wait() {
   if (size_ == 1) return;

@@ -40,8 +40,8 @@ class Lease {
 };
 
 template <class Body> void run(Lease& lease, int count, const Body& body) {
-  lease.run(count, [](void* context, int rank) { (*static_cast<const Body*>(context))(rank); },
-            const_cast<Body*>(&body));
+  lease.run(
+      count, [](void* context, int rank) { (*static_cast<const Body*>(context))(rank); }, const_cast<Body*>(&body));
 }
 
 }  // namespace fastrnn

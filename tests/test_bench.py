@@ -128,9 +128,16 @@ def test_tolerances_are_those_of_the_suite(bench, case):
             assert problem.tolerance(name) == pytest.approx(table[which](INPUT + HIDDEN, STEPS))
 
 
+def test_what_others_take(bench):
+    before, after = bench.machine.Usage(10, 100, 50), bench.machine.Usage(20, 118, 65)
+    assert bench.machine.others(before, after) == pytest.approx(0.3)
+    assert bench.machine.others(before, after._replace(own=70)) == 0  # the clocks are not that exact
+    assert bench.machine.others(before, after._replace(busy=None)) is None
+
+
 def test_warnings(bench, document):
     calm = json.loads(json.dumps(document))
-    calm["machine"]["load_average"] = 0
+    calm["others"] = 0.01
     calm["peak"] |= {"start": [8e9], "end": [7.9e9]}
     for case in calm["cases"]:
         for result in case["results"].values():
@@ -138,11 +145,12 @@ def test_warnings(bench, document):
     assert bench.report.warnings(calm) == []
 
     calm["peak"]["end"] = [7e9]
-    calm["machine"]["load_average"] = 2
+    calm["others"] = 0.5
+    calm["machine"]["processors"] = 2
     calm["cases"][0]["results"]["fastrnn"]["q3"] *= 2
     changed, busy, shaky = bench.report.warnings(calm)
     assert "from 8 GFLOP/s to 7 GFLOP/s" in changed
-    assert "the load was 2.0" in busy
+    assert busy == "other programs took 0.50 of 2 processors"
     assert shaky.startswith("1 of ")
 
 

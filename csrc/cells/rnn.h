@@ -1,4 +1,5 @@
-// h' = f(W_ih x + b_ih + W_hh h + b_hh) with f = tanh, relu or the logistic function (Elman, Cognitive Science 14, 1990).
+// h' = f(W_ih x + b_ih + W_hh h + b_hh) with f = tanh, relu or the logistic function (Elman, Cognitive Science 14,
+// 1990).
 #pragma once
 
 #include "state.h"

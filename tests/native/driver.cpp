@@ -18,7 +18,8 @@ int failures = 0;
 // that no reading or writing past its end goes unseen.
 template <class T> class Run {
  public:
-  Run(const Spec& spec, int64_t steps, int64_t rows, const std::vector<int64_t>& lengths) : spec_(spec), lengths_(lengths) {
+  Run(const Spec& spec, int64_t steps, int64_t rows, const std::vector<int64_t>& lengths)
+      : spec_(spec), lengths_(lengths) {
     const int64_t G = spec.gates(), H = spec.hidden_size, P = spec.output_size(), D = spec.directions();
     const int64_t states = spec.num_layers * D;
     for (int64_t i = 0; i < states; ++i) {
@@ -121,9 +122,10 @@ void check(bool holds, const std::string& what) {
 }
 
 template <class T> void compare(const Spec& spec, int64_t steps, int64_t rows, const std::vector<int64_t>& lengths) {
-  const std::string what = "cell " + std::to_string(static_cast<int>(spec.cell)) + " H " + std::to_string(spec.hidden_size) +
-                           " P " + std::to_string(spec.proj_size) + " L " + std::to_string(spec.num_layers) + " B " +
-                           std::to_string(rows) + (lengths.empty() ? "" : " lengths") + (sizeof(T) == 4 ? " f32" : " f64");
+  const std::string what = "cell " + std::to_string(static_cast<int>(spec.cell)) + " H " +
+                           std::to_string(spec.hidden_size) + " P " + std::to_string(spec.proj_size) + " L " +
+                           std::to_string(spec.num_layers) + " B " + std::to_string(rows) +
+                           (lengths.empty() ? "" : " lengths") + (sizeof(T) == 4 ? " f32" : " f64");
   Run<T> run(spec, steps, rows, lengths);
   std::vector<T> first;
   for (const Isa isa : available_isas()) {
@@ -155,7 +157,8 @@ template <class T> void compare(const Spec& spec, int64_t steps, int64_t rows, c
 
 int main() {
   int cases = 0;
-  for (const Cell cell : {Cell::rnn_tanh, Cell::rnn_relu, Cell::rnn_sigmoid, Cell::lstm, Cell::gru, Cell::gru_reset_before}) {
+  for (const Cell cell :
+       {Cell::rnn_tanh, Cell::rnn_relu, Cell::rnn_sigmoid, Cell::lstm, Cell::gru, Cell::gru_reset_before}) {
     for (const bool two : {false, true}) {  // one plain layer; two bidirectional ones with dropout and lengths
       for (const int64_t hidden : {1, 19, 34}) {
         for (const int64_t projection : {int64_t{0}, hidden / 3}) {
