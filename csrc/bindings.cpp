@@ -25,14 +25,6 @@ struct Network : Spec {
   const char* dtype_name() const { return dtype == DType::float32 ? "float32" : "float64"; }
 };
 
-struct NamedCell {
-  const char* name;
-  Cell cell;
-};
-constexpr NamedCell named_cells[] = {
-    {"rnn_tanh", Cell::rnn_tanh}, {"rnn_relu", Cell::rnn_relu}, {"rnn_sigmoid", Cell::rnn_sigmoid},
-    {"lstm", Cell::lstm},         {"gru", Cell::gru},           {"gru_reset_before", Cell::gru_reset_before}};
-
 using Shape = std::vector<int64_t>;
 
 // --- messages -------------------------------------------------------------------------------------------------------
@@ -354,14 +346,14 @@ py::array tape_gates(const py::object& self, int64_t layer, int64_t direction) {
   const Network& net = tape.net;
   const auto [l, d] = tape.checked_place(layer, direction);
   const int64_t H = net.hidden_size, G = net.gates(), B = tape.call.extent.rows;
-  if (tape.layout.saved_per_unit == 0) {  // an RNN's one gate is its output
+  const int64_t row = traits(net.cell).saved * H;
+  if (row == 0) {  // an RNN's one gate is its output
     const bool last = layer + 1 == net.num_layers;
     const Strided y = last ? strided(net, tape.call.extent, tape.y) : Strided{nullptr, B * net.width(), net.width(), 1};
     const std::byte* base =
         last ? static_cast<const std::byte*>(y.data) : tape.memory.get() + tape.layout.layers[l].hidden;
     return tape.view(self, base + static_cast<size_t>(direction * H) * net.itemsize(), {1, H}, {y.time, y.row, H, 1});
   }
-  const int64_t row = tape.layout.saved_per_unit * H;
   return tape.view(self, tape.memory.get() + tape.layout.layers[l].saved[d], {G, H}, {B * row, row, H, 1});
 }
 
@@ -452,9 +444,9 @@ Network make_network(const std::string& cell, int64_t input_size, int64_t hidden
                      bool batch_first, double dropout, bool bidirectional, int64_t proj_size,
                      const std::string& dtype) {
   Network net{};
-  const auto* found = std::find_if(std::begin(named_cells), std::end(named_cells),
-                                   [&](const NamedCell& named) { return cell == named.name; });
-  if (found == std::end(named_cells)) wrong_value("cell", "a cell's name", "'" + cell + "'");
+  const auto& cells = all_cells();
+  const auto found = std::find_if(cells.begin(), cells.end(), [&](const CellTraits& c) { return cell == c.name; });
+  if (found == cells.end()) wrong_value("cell", "a cell's name", "'" + cell + "'");
   net.cell = found->cell;
   const auto positive = [](const char* name, int64_t value) {
     if (value < 1) wrong_value(name, "at least 1", std::to_string(value));
@@ -477,12 +469,6 @@ Network make_network(const std::string& cell, int64_t input_size, int64_t hidden
   net.bidirectional = bidirectional;
   net.batch_first = batch_first;
   return net;
-}
-
-const char* cell_name(const Network& net) {
-  return std::find_if(std::begin(named_cells), std::end(named_cells),
-                      [&](const NamedCell& named) { return net.cell == named.cell; })
-      ->name;
 }
 
 py::list shapes_as_tuples(const Network& net) {
@@ -515,7 +501,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
       .def(py::init(&make_network), "cell"_a, "input_size"_a, "hidden_size"_a, "num_layers"_a = 1, "bias"_a = true,
            "batch_first"_a = false, "dropout"_a = 0.0, "bidirectional"_a = false, "proj_size"_a = 0,
            "dtype"_a = "float32")
-      .def_property_readonly("cell", &cell_name)
+      .def_property_readonly("cell", [](const Network& n) { return traits(n.cell).name; })
       .def_property_readonly("input_size", [](const Network& n) { return n.input_size; })
       .def_property_readonly("hidden_size", [](const Network& n) { return n.hidden_size; })
       .def_property_readonly("num_layers", [](const Network& n) { return n.num_layers; })

@@ -6,6 +6,7 @@
 
 #include "kernels.h"
 
+// In the order of the enumeration.
 #define FASTRNN_CELLS(CELL) CELL(rnn_tanh) CELL(rnn_relu) CELL(rnn_sigmoid) CELL(lstm) CELL(gru) CELL(gru_reset_before)
 
 // The instruction sets that this build holds, the best last.
@@ -95,6 +96,23 @@ template <class T> const Kernels<T>& kernels(Cell cell, Isa isa) {
 #undef CELL
   std::abort();  // unreachable: set_isa() takes available sets only, and the enumerations are complete
 }
+const std::vector<CellTraits>& all_cells() {
+  static const std::vector<CellTraits> all = [] {
+    std::vector<CellTraits> cells;
+    const auto add = [&](Cell cell, const char* cell_name) {
+      const Kernels<float>& k = kernels<float>(cell, isa());
+      cells.push_back({cell, cell_name, k.gates, k.saved, k.has_cell});
+    };
+#define CELL(c) add(Cell::c, #c);
+    FASTRNN_CELLS(CELL)
+#undef CELL
+    return cells;
+  }();
+  return all;
+}
+
+const CellTraits& traits(Cell cell) { return all_cells()[static_cast<size_t>(cell)]; }
+
 template const Kernels<float>& kernels<float>(Cell, Isa);
 template const Kernels<double>& kernels<double>(Cell, Isa);
 

@@ -17,6 +17,18 @@
 namespace fastrnn {
 
 enum class Cell { rnn_tanh, rnn_relu, rnn_sigmoid, lstm, gru, gru_reset_before };
+
+// What callers need to know of a cell; csrc/cells/ says it.
+struct CellTraits {
+  Cell cell;
+  const char* name;
+  int gates;      // G
+  int saved;      // S: values a unit and step on the tape beside h and c, the activated gates first
+  bool has_cell;  // is there a c?
+};
+const std::vector<CellTraits>& all_cells();
+const CellTraits& traits(Cell);
+
 enum class DType { float32, float64 };
 enum class Isa { baseline, avx2, avx512, neon };
 
@@ -31,8 +43,8 @@ struct Spec {
   int64_t directions() const { return bidirectional ? 2 : 1; }
   int64_t output_size() const { return proj_size ? proj_size : hidden_size; }
   int64_t layer_input(int64_t layer) const { return layer ? directions() * output_size() : input_size; }
-  int64_t gates() const { return cell == Cell::lstm ? 4 : cell == Cell::gru || cell == Cell::gru_reset_before ? 3 : 1; }
-  bool has_cell() const { return cell == Cell::lstm; }
+  int64_t gates() const { return traits(cell).gates; }
+  bool has_cell() const { return traits(cell).has_cell; }
   size_t itemsize() const { return dtype == DType::float32 ? 4 : 8; }
 };
 
@@ -91,7 +103,6 @@ struct TapeLayout {
     std::vector<size_t> cells;  // per direction: (T, B, H) every step's c; LSTM only
     size_t hidden;              // (T, B, D P) every step's h; not of the last layer, whose h is y
   };
-  int64_t saved_per_unit;  // S
   std::vector<Layer> layers;
   size_t bytes;
 };

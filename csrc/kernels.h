@@ -91,6 +91,8 @@ template <class T> struct Weights {
 
 // One cell, value type and instruction set. Sizes are in elements; packing is shared out between `parts` callers.
 template <class T> struct Kernels {
+  int gates, saved;
+  bool has_cell;
   int lanes;
   int64_t (*forward_pack_size)(const Dims&);
   int64_t (*backward_pack_size)(const Dims&);

@@ -8,6 +8,9 @@ namespace fastrnn::FASTRNN_ARCH {
 
 template <class Cell, class T> constexpr Kernels<T> make_kernels() {
   return {
+      Cell::gates,
+      Cell::saved,
+      Cell::has_cell,
       lanes<T>,
       [](const Dims& d) { return ForwardPack<Cell, T>(d).size; },
       [](const Dims& d) { return BackwardPack<Cell, T>(d).size; },

@@ -434,10 +434,9 @@ void backward(const Spec& spec, const std::vector<LayerWeights>& weights, const 
 }
 
 TapeLayout tape_layout(const Spec& spec, int64_t steps, int64_t rows) {
-  const bool gru = spec.cell == Cell::gru;
-  const int64_t saved = spec.gates() == 1 ? 0 : spec.gates() + (gru ? 1 : 0);
+  const int64_t saved = traits(spec.cell).saved;
   const int64_t cells = steps * rows;
-  TapeLayout layout{saved, {}, 0};
+  TapeLayout layout{{}, 0};
   const auto take = [&](int64_t values) {
     const size_t offset = layout.bytes;
     layout.bytes += round_up(static_cast<size_t>(values) * spec.itemsize());
