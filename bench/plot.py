@@ -173,8 +173,12 @@ def _times(axes: Axes, document: Document, mode: str, cells: list[str], shapes: 
     values = _bars(axes, document, mode, cells, shapes, rivals, "median", 1e6)
     low, high = math.floor(math.log10(min(values) * 0.8)), math.ceil(math.log10(max(values) * 1.05))
     axes.set_xlim(10**low, 10**high)
-    axes.set_xticks([10**n for n in range(low, high + 1)], [f"{10**n:g} µs" for n in range(low, high + 1)])
+    axes.set_xticks([10**n for n in range(low, high + 1)], [_microseconds(10**n) for n in range(low, high + 1)])
     axes.minorticks_off()
+
+
+def _microseconds(number: float) -> str:
+    return f"{number / 1000:g} ms" if number >= 1000 else f"{number:g} µs"
 
 
 def _bars(

@@ -568,6 +568,12 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         return fma_rate(dtype == "float32" ? DType::float32 : DType::float64, threads, seconds);
       },
       "dtype"_a, "threads"_a, "seconds"_a);
-  m.def("compiler", [] { return __VERSION__; });
+  m.def("compiler", [] {
+#if defined(__clang__)
+    return __VERSION__;  // begins with its name
+#else
+    return "GCC " __VERSION__;
+#endif
+  });
   m.def("cuda", [] { return false; });
 }

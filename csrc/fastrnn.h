@@ -140,8 +140,8 @@ const char* name(Isa);
 enum class Partition { automatic, rows, units };
 void set_partition(Partition);
 
-// The floating-point operations a second that `threads` threads of the pool reach in nothing but multiply-adds (two
-// operations each), each its best in `seconds`.
+// The floating-point operations a second that `threads` threads of the pool reach together in nothing but multiply-adds
+// (two operations each), at best within `seconds`.
 double fma_rate(DType, int threads, double seconds);
 
 uint64_t native_calls();  // calls of forward and backward so far in this process

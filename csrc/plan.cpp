@@ -100,6 +100,7 @@ Plan plan(const Problem& p, int max_threads) {
       }
     }
   }
+  best.tight = best.team_size > 1 && partition == Partition::automatic;
   best.chunk = chunks(p, best);
   return best;
 }

@@ -191,7 +191,7 @@ void run_forward(const Spec& spec, const Kernels<T>& k, const std::vector<LayerW
   const int64_t B = call.rows, H = spec.hidden_size, P = spec.output_size(), D = spec.directions();
   const Problem what = problem<T>(spec, call.steps, B, training, k.lanes);
   Plan way = plan(what, num_threads());
-  Lease lease(way.threads());
+  Lease lease(way.threads(), way.tight);
   if (lease.threads() < way.threads()) way = plan(what, lease.threads());
 
   const size_t bytes = ForwardMemory<T>(spec, k, way, call, training, packed, nullptr).bytes;
@@ -299,7 +299,7 @@ void run_backward(const Spec& spec, const Kernels<T>& k, const std::vector<Layer
   const int64_t B = call.rows, H = spec.hidden_size, P = spec.output_size(), D = spec.directions();
   const Problem what = problem<T>(spec, call.steps, B, true, k.lanes);
   Plan way = plan(what, num_threads());
-  Lease lease(way.threads());
+  Lease lease(way.threads(), way.tight);
   if (lease.threads() < way.threads()) way = plan(what, lease.threads());
 
   const size_t bytes = BackwardMemory<T>(spec, k, way, call, nullptr).bytes;

@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <chrono>
@@ -53,6 +54,8 @@ class FlushDenormals {
 
 // A wait at a barrier is short unless the machine is oversubscribed; then the core is better given away.
 constexpr int barrier_spins = 300;
+// How long tight calls keep to one thread after one was interrupted.
+constexpr auto crowded_time = std::chrono::milliseconds(20);
 constexpr int max_threads = 4095;
 
 template <class Condition> void spin_until(Condition&& holds) {
@@ -184,6 +187,23 @@ std::atomic<int>& thread_limit() {
   return limit;
 }
 
+// When the machine counts as quiet again, in ticks of the steady clock.
+std::atomic<std::chrono::steady_clock::rep> crowded_until{0};
+
+bool crowded() {
+  const auto now = std::chrono::steady_clock::now().time_since_epoch();
+  return now.count() < crowded_until.load(std::memory_order_relaxed);
+}
+
+// Times that this thread had to leave its core to another.
+long interruptions() {
+#if defined(RUSAGE_THREAD)
+  rusage usage{};
+  if (getrusage(RUSAGE_THREAD, &usage) == 0) return usage.ru_nivcsw;
+#endif
+  return 0;
+}
+
 }  // namespace
 
 int num_threads() { return thread_limit().load(std::memory_order_relaxed); }
@@ -202,9 +222,9 @@ void Barrier::wait() {
   spin_until([&] { return round_.load(std::memory_order_acquire) != round; });
 }
 
-Lease::Lease(int wanted) : threads_(1) {
+Lease::Lease(int wanted, bool tight) : threads_(1), tight_(tight) {
   wanted = std::min(wanted, num_threads());
-  if (wanted <= 1) return;
+  if (wanted <= 1 || (tight && crowded())) return;
   Pool& workers = current_pool();
   if (!workers.try_acquire()) return;
   holds_pool_ = true;
@@ -220,7 +240,12 @@ void Lease::run(int count, void (*body)(void*, int), void* context) {
   if (count <= 1) {
     body(context, 0);
   } else {
+    const long before = tight_ ? interruptions() : 0;
     current_pool().run(count, {body, context});
+    if (tight_ && interruptions() > before) {
+      const auto until = std::chrono::steady_clock::now() + crowded_time;
+      crowded_until.store(until.time_since_epoch().count(), std::memory_order_relaxed);
+    }
   }
 }
 

@@ -21,9 +21,13 @@ class Barrier {
 };
 
 // The right to use the pool. One caller at a time has it; another that comes meanwhile works on its own thread alone.
+//
+// `tight` work meets at barriers every few microseconds. Where other programs want the same cores, a thread that has to
+// wait for its turn holds up all others at each of them, and one thread alone is faster: a tight lease has one thread
+// for a while after a tight call was interrupted.
 class Lease {
  public:
-  explicit Lease(int wanted);
+  Lease(int wanted, bool tight);
   ~Lease();
   Lease(const Lease&) = delete;
   Lease& operator=(const Lease&) = delete;
@@ -36,6 +40,7 @@ class Lease {
 
  private:
   int threads_;
+  bool tight_;
   bool holds_pool_ = false;
 };
 

@@ -1,0 +1,188 @@
+"""Rules of the house that a machine can check."""
+
+import ast
+import inspect
+import re
+import shutil
+import subprocess
+import sys
+import types
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastrnn
+from cases import CELLS, Native
+from fastrnn import _core, layers, reference
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = Path(fastrnn.__file__).parent
+SOURCES = sorted(path for kind in ("h", "cpp", "cuh", "cu") for path in ROOT.glob(f"c*/**/*.{kind}"))
+
+
+def code(path):
+    """A C++ file without its comments."""
+    return re.sub(r"//[^\n]*|/\*.*?\*/", "", path.read_text("utf-8"), flags=re.DOTALL)
+
+
+def files_with(pattern, files):
+    return [str(path.relative_to(ROOT)) for path in files if re.search(pattern, code(path), re.MULTILINE)]
+
+
+# ------------------------------------------------------------------------------------------------------------ sources
+
+
+def test_there_are_sources():
+    assert {path.name for path in SOURCES} >= {"fastrnn.h", "bindings.cpp", "lstm.h"}
+
+
+def test_one_file_knows_python():
+    assert files_with(r"^\s*#\s*include\s*[<\"](pybind11/|Python\.h|numpy/)", SOURCES) == ["csrc/bindings.cpp"]
+
+
+def test_no_file_of_the_core_knows_a_framework():
+    assert not files_with(r"^\s*#\s*include\s*[<\"](torch|ATen|c10|omp\.h|mkl|cblas|tbb)", SOURCES)
+
+
+def test_floating_point_is_as_written():
+    builds = [ROOT / "CMakeLists.txt", *SOURCES]
+    text = {str(path.relative_to(ROOT)): re.sub(r"^\s*#(?!pragma).*", "", code(path), flags=re.M) for path in builds}
+    forbidden = r"fast-math|-Ofast|associative-math|finite-math|pragma\s+omp|float_control|optimize\s*\("
+    assert not [name for name, body in text.items() if re.search(forbidden, body)]
+    assert "-ffp-contract=off" in text["CMakeLists.txt"]
+
+
+def test_cells_are_pointwise():
+    """They know no loops, no memory and no threads."""
+    cells = sorted((ROOT / "csrc" / "cells").glob("*.h"))
+    assert len(cells) >= 3
+    assert not files_with(r"\b(for|while|do|goto|new|malloc|std::\w+)\b", cells)
+
+
+def test_headers_are_included_once():
+    for path in SOURCES:
+        if path.suffix in (".h", ".cuh"):
+            assert path.read_text("utf-8").count("#pragma once") == 1, path.name
+
+
+def test_no_instruction_set_shares_a_symbol():
+    """An inline function compiled for one must never be taken by the linker in place of another's."""
+    objects = sorted(ROOT.glob("build/*/CMakeFiles/fastrnn_kernels_*.dir/**/*.o"))
+    if not objects:
+        pytest.skip("needs the objects of a build in build/, which an installed wheel comes without")
+    if not shutil.which("nm"):
+        pytest.skip("needs nm, of binutils")
+    for path in objects:
+        isa = re.search(r"fastrnn_kernels_(\w+)\.dir", str(path))[1]
+        symbols = subprocess.run(["nm", "--defined-only", path], capture_output=True, text=True, check=True).stdout
+        lines = [line.split()[1:] for line in symbols.splitlines() if len(line.split()) == 3]
+        assert lines, path
+        own = f"7fastrnn{len(isa)}{isa}"
+        shared = [name for kind, name in lines if kind in "WVu" and own not in name and not name.startswith("DW.ref.")]
+        assert not shared, path
+
+
+def test_the_module_shows_the_linker_nothing_of_its_own():
+    """Else two of its kind in one process could mix their functions."""
+    if not shutil.which("nm"):
+        pytest.skip("needs nm, of binutils")
+    command = ["nm", "--dynamic", "--defined-only", _core.__file__]
+    symbols = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    names = [line.split()[-1] for line in symbols.splitlines()]
+    assert "PyInit__core" in names
+    assert not [name for name in names if "fastrnn" in name]
+
+
+# ----------------------------------------------------------------------------------------------------------- registries
+
+
+def test_every_cell_is_everywhere():
+    header = (ROOT / "csrc" / "fastrnn.h").read_text("utf-8")
+    listed = re.search(r"enum class Cell \{([^}]*)\}", header)[1]
+    assert {name.strip() for name in listed.split(",")} == set(reference.CELLS)
+    assert {cell for kind in (layers.RNN, layers.LSTM, layers.GRU) for cell in kind._cells} == set(reference.CELLS)
+    for cell in CELLS:
+        assert Native(cell, 3, 4)(np.zeros((2, 1, 3), np.float32))[0].shape[:2] == (2, 1)
+
+
+def test_every_instruction_set_has_a_name():
+    header = (ROOT / "csrc" / "fastrnn.h").read_text("utf-8")
+    listed = re.search(r"enum class Isa \{([^}]*)\}", header)[1]
+    assert set(_core.available_isas()) <= {name.strip() for name in listed.split(",")}
+    assert _core.available_isas()
+    assert _core.isa() in _core.available_isas()
+
+
+# --------------------------------------------------------------------------------------------------------------- Python
+
+
+def public(names):
+    return {name for name in names if not name.startswith("_")}
+
+
+def stub():
+    return ast.parse((PACKAGE / "_core.pyi").read_text("utf-8")).body
+
+
+def test_the_stub_names_what_is_in_the_module():
+    definitions = [node for node in stub() if isinstance(node, (ast.ClassDef, ast.FunctionDef))]
+    assert public(node.name for node in definitions) == public(vars(_core))
+    for node in definitions:
+        if isinstance(node, ast.ClassDef):
+            members = public(item.name for item in node.body if isinstance(item, ast.FunctionDef))
+            assert members == public(vars(getattr(_core, node.name))), node.name
+
+
+def test_the_stub_has_the_parameters_of_the_module():
+    for node in stub():
+        if not isinstance(node, ast.FunctionDef):
+            continue
+        (signature,) = re.findall(rf"^{node.name}\((.*)\) ->", getattr(_core, node.name).__doc__, re.MULTILINE)
+        names = re.findall(r"(?:^|, )(\w+): ", re.sub(r"\[[^\]]*\]", "", signature))
+        assert names == [argument.arg for argument in node.args.args], node.name
+
+
+def modules():
+    """(path, syntax tree) of the package's modules."""
+    return [(path, ast.parse(path.read_text("utf-8"))) for path in sorted(PACKAGE.glob("**/*.py"))]
+
+
+def test_docstrings():
+    """Of each module, and of each public class and function in a public one."""
+    missing = []
+    for path, tree in modules():
+        if not ast.get_docstring(tree):
+            missing.append(path.name)
+        if path.stem.startswith("_") and path.stem != "__init__":
+            continue
+        for node in tree.body:
+            if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and not node.name.startswith("_"):
+                missing += [] if ast.get_docstring(node) else [f"{path.name}: {node.name}"]
+    assert not missing
+
+
+def test_docstrings_of_methods():
+    for kind in (fastrnn.RNN, fastrnn.LSTM, fastrnn.GRU):
+        for name, member in inspect.getmembers(kind, lambda m: isinstance(m, (types.FunctionType, types.MethodType))):
+            if not name.startswith("_") or name == "__call__":
+                assert inspect.getdoc(member), f"{kind.__name__}.{name}"
+
+
+def test_import_needs_numpy_alone():
+    program = """
+import sys
+import numpy
+before = {name.partition(".")[0] for name in sys.modules}
+import fastrnn
+after = {name.partition(".")[0] for name in sys.modules}
+print(*sorted(after - before - sys.stdlib_module_names))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["fastrnn"]
+
+
+def test_one_version():
+    (written,) = re.findall(r'^version = "([^"]+)"$', (ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE)
+    assert fastrnn.__version__ == metadata.version("fastrnn") == written
