@@ -15,7 +15,7 @@ template <> struct ExpConstants<VecF> {
   static constexpr int mantissa = 23, bias = 127;
   static constexpr T log2e = 1.44269504f, ln2_high = 0.693145752f, ln2_low = 1.42860677e-6f;
   static constexpr T round = 12582912.0f;       // 1.5 * 2^23: adding it rounds to an integer in the low bits
-  static constexpr T limit = 88.0f;             // 2^n stays finite and normal up to here
+  static constexpr T limit = 88.0f;  // e^limit is finite, and 1 / e^limit less than the least normal number
   static constexpr T tanh_one = 9.1f;           // tanh rounds to 1 from here on
   static constexpr T q[] = {0.5f, 0.16666667f, 0.041666463f, 0.0083333105f, 0.0013933686f, 0.00019891031f};
 };
@@ -24,7 +24,7 @@ template <> struct ExpConstants<VecD> {
   static constexpr int mantissa = 52, bias = 1023;
   static constexpr T log2e = 1.4426950408889634, ln2_high = 0.69314718036912382, ln2_low = 1.9082149292705877e-10;
   static constexpr T round = 6755399441055744.0;  // 1.5 * 2^52
-  static constexpr T limit = 708.0;
+  static constexpr T limit = 709.0;
   static constexpr T tanh_one = 19.1;
   static constexpr T q[] = {0.5,
                             0.16666666666666671008,

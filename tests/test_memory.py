@@ -128,6 +128,19 @@ def test_scratch_of_inference_does_not_grow_with_time(cell, prepared):
             assert some == many
 
 
+@every_cell
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_scratch_of_training_does_not_grow_with_time(cell, bidirectional):
+    """What does is on the tape, and backward needs two layers' gradients at most: here no layer lies below another."""
+    for hidden, rows in ((32, 1), (128, 16), (512, 4)):
+        spec = Native(cell, 64, hidden, 3, bidirectional=bidirectional).spec
+        some, many = (_core.forward_scratch(spec, steps, rows, True, False) for steps in (10_000, 1_000_000))
+        assert some == many
+        spec = Native(cell, 64, hidden).spec
+        some, many = (_core.backward_scratch(spec, steps, rows) for steps in (10_000, 1_000_000))
+        assert some == many
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs the kilobytes of Linux' ru_maxrss")
 @every_cell
 def test_inference_takes_no_more_than_its_results(cell):

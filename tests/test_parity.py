@@ -59,9 +59,21 @@ def valid(cell, hidden, batch, steps, layers, **rest):
     return cell != "rnn_relu" or hidden * (batch or 1) * steps * layers < 100_000
 
 
-# More steps than a chunk of the products over time holds.
-LONG = [Case(cell, 3, 4, 5, 900, bidirectional=True) for cell in CELLS if cell != "rnn_relu"]
-CASES = [Case(**combination) for combination in covering(FACTORS, valid)] + LONG
+# What the design is too small for. Relus have more pre-activations there than can all stay away from the kink.
+LARGE = [
+    case
+    for cell in CELLS
+    for case in (
+        Case(cell, 3, 4, 5, 900, bidirectional=True),  # more steps than a chunk of the products over time holds
+        Case(cell, 200, 24, 33, 30, layers=2, ragged=True),  # the same of ragged rows, layer upon layer
+        Case(cell, 1030, 7, 3, 2),  # many panels of units
+        Case(cell, 6, 700, 3, 2),  # and of inputs
+        Case(cell, 5, 3, 2, 4, layers=6),
+        Case(cell, 5, 3, 2, 4, layers=5, bidirectional=True),
+    )
+    if cell != "rnn_relu" or valid(**vars(case))
+]
+CASES = [Case(**combination) for combination in covering(FACTORS, valid)] + LARGE
 
 
 @lru_cache(maxsize=1)

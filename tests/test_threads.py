@@ -19,13 +19,13 @@ import fastrnn
 from cases import CELLS, PARTITIONS, Native, assert_same_bits, everything, forward, infer, make_data, train
 from fastrnn import _core
 
-PATIENCE = 60  # seconds after which a thread or a process that should have ended is taken to hang
+PATIENCE = 30  # seconds after which a thread or a process that should have ended is taken to hang
 
 
 @pytest.fixture(autouse=True)
 def deadline():
     """A deadlock inside the kernels cannot be interrupted: show where every thread is, and end."""
-    faulthandler.dump_traceback_later(5 * PATIENCE, exit=True)
+    faulthandler.dump_traceback_later(8 * PATIENCE, exit=True)
     yield
     faulthandler.cancel_dump_traceback_later()
 
@@ -257,7 +257,7 @@ def test_environment_sets_the_number_of_threads():
     assert 1 <= usual <= os.cpu_count()
     for n in (1, 3, 5):
         assert report(FASTRNN_NUM_THREADS=str(n)) == (n, _core.available_isas()[-1], "")
-    for bad in ("0", "-1", "two", "2.5", "3x", "", " ", "99999999999999999999"):
+    for bad in ("0", "-1", "two", "2.5", "3x", "99999999999999999999"):
         threads, _, warning = report(FASTRNN_NUM_THREADS=bad)
         assert threads == usual
         assert "FASTRNN_NUM_THREADS" in warning
@@ -267,7 +267,7 @@ def test_environment_sets_the_number_of_threads():
 def test_environment_sets_the_instruction_set():
     for isa in _core.available_isas():
         assert report(FASTRNN_ISA=isa)[1:] == (isa, "")
-    for bad in ("sse9", "", "AVX2 "):
+    for bad in ("sse9", "avx", "AVX2 "):
         _, isa, warning = report(FASTRNN_ISA=bad)
         assert isa == _core.available_isas()[-1]
         assert "FASTRNN_ISA" in warning
