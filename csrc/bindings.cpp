@@ -3,6 +3,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -44,6 +45,29 @@ std::string type_name(py::handle value) { return py::cast<std::string>(py::type:
 }
 [[noreturn]] void wrong_type(const std::string& name, const std::string& expected, const std::string& got) {
   throw py::type_error(name + ": expected " + expected + ", got " + got);
+}
+
+// --- the GIL ---------------------------------------------------------------------------------------------------------
+
+// Calls function() without the GIL. Unlike pybind11's gil_scoped_release it may be met by the end of the interpreter: a
+// daemon thread that asks for the GIL then is unwound by Python, which no destructor may be in the way of. It waits for
+// the end of the process here.
+template <class Function> void without_gil(Function&& function) {
+  PyThreadState* const state = PyEval_SaveThread();
+  const auto come_back = [&] {
+    try {
+      PyEval_RestoreThread(state);
+    } catch (...) {
+      for (;;) pause();
+    }
+  };
+  try {
+    function();
+  } catch (...) {
+    come_back();
+    throw;
+  }
+  come_back();
 }
 
 // --- arrays ---------------------------------------------------------------------------------------------------------
@@ -273,10 +297,7 @@ py::tuple run_inference(const Network& net, const Weights& weights, const Call& 
   Forward call{};
   arguments.fill(net, call);
   out.fill(net, arguments.extent, call);
-  {
-    const py::gil_scoped_release release;
-    forward(net, weights, call);
-  }
+  without_gil([&] { forward(net, weights, call); });
   return py::make_tuple(out.y, out.state());
 }
 
@@ -389,11 +410,10 @@ py::tuple run_forward(const py::object& spec, const py::sequence& weights, py::h
   void* y = data(out.y);
   const void* kept_y = tape->y.data();
   const auto bytes = static_cast<size_t>(out.y.nbytes());
-  {
-    const py::gil_scoped_release release;
+  without_gil([&] {
     forward(net, layers, call);
     if (bytes) std::memcpy(y, kept_y, bytes);
-  }
+  });
   return py::make_tuple(out.y, out.state(), py::cast(std::move(tape)));
 }
 
@@ -431,10 +451,7 @@ py::tuple run_backward(const Tape& tape, py::handle dy_argument, py::handle dsta
   const auto outputs = by_layer<LayerGradients>(net, gradients);
   call.gradients = outputs.data();
   const auto layers = by_layer<LayerWeights>(net, tape.weights);
-  {
-    const py::gil_scoped_release release;
-    backward(net, layers, call);
-  }
+  without_gil([&] { backward(net, layers, call); });
   return py::make_tuple(dx, dh0, dc0, py::cast(gradients));
 }
 
@@ -564,8 +581,9 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         if (dtype != "float32" && dtype != "float64") wrong_value("dtype", "'float32' or 'float64'", "'" + dtype + "'");
         if (threads < 1) wrong_value("threads", "at least 1", std::to_string(threads));
         if (!(seconds > 0 && seconds <= 60)) wrong_value("seconds", "a time in (0, 60]", std::to_string(seconds));
-        const py::gil_scoped_release release;
-        return fma_rate(dtype == "float32" ? DType::float32 : DType::float64, threads, seconds);
+        double rate = 0;
+        without_gil([&] { rate = fma_rate(dtype == "float32" ? DType::float32 : DType::float64, threads, seconds); });
+        return rate;
       },
       "dtype"_a, "threads"_a, "seconds"_a);
   m.def("compiler", [] {

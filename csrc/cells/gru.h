@@ -28,7 +28,7 @@ struct Gru {
     const V r = kept[0], z = kept[1], n = kept[2], q = kept[3];
     const V dn = d.h * (1 - z) * (1 - n * n);
     slot[0] = dn * r;
-    slot[1] = dn * q * (r * (1 - r));
+    slot[1] = dn * (q * (r * (1 - r)));
     slot[2] = d.h * (before.h - n) * (z * (1 - z));
     slot[3] = dn;
     d.h = d.h * z;

@@ -76,6 +76,8 @@ States = tuple[Array, ...]  # (h,), or (h, c) in an LSTM
 
 
 class Cell(Protocol):
+    """One time step of a cell, forward and backward."""
+
     @property
     def gates(self) -> int:
         """G"""
