@@ -62,7 +62,7 @@ $(VENV)/.torch: $(VENV)/.made
 	$(PIP) install --quiet $(TORCH)
 	@touch $@
 
-$(VENV)/.installed-bench: $(VENV)/.torch
+$(VENV)/.installed-bench $(VENV)/.installed-test: $(VENV)/.torch
 
 # Without build isolation CMake finds the same tools each time and compiles only what changed.
 $(VENV)/.installed-%: $(SOURCES) $(VENV)/.made
