@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstring>
 #include <optional>
 #include <string>
 
@@ -85,6 +84,10 @@ py::array checked_array(const Network& net, py::handle value, const std::string&
   return array;
 }
 
+void make_read_only(const py::array& a) {
+  py::detail::array_proxy(a.ptr())->flags &= ~py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
+}
+
 py::array contiguous_copy(const py::array& a) { return a.attr("copy")("C"); }
 
 constexpr int aligned_flag = py::detail::npy_api::NPY_ARRAY_ALIGNED_;
@@ -107,7 +110,17 @@ py::array checked_state(const Network& net, py::handle value, const std::string&
   return contiguous(array);
 }
 
-py::array empty(const Network& net, const Shape& shape) { return py::array(net.numpy_dtype(), shape); }
+// A result. Large ones are of the core's memory, which finds the next call's where this one's was.
+py::array empty(const Network& net, const Shape& shape) {
+  constexpr size_t large = size_t{4} << 20;
+  size_t bytes = net.itemsize();
+  bool too_large = false;  // NumPy says so
+  for (const int64_t n : shape) too_large |= __builtin_mul_overflow(bytes, static_cast<size_t>(n), &bytes);
+  if (too_large || bytes < large) return py::array(net.numpy_dtype(), shape);
+  auto memory = std::make_unique<Memory>(allocate(bytes));
+  const py::capsule owner(memory.get(), [](void* p) { delete static_cast<Memory*>(p); });
+  return py::array(net.numpy_dtype(), shape, memory.release()->get(), owner);
+}
 // For outputs that this file has just made.
 void* data(const py::array& a) { return const_cast<void*>(a.data()); }
 const void* data_or_null(const std::optional<py::array>& a) { return a ? a->data() : nullptr; }
@@ -322,8 +335,8 @@ class Prepared {
   Packed packed_;
 };
 
-// What a forward call keeps for backward: the core's tape, a y of its own, copies of the states, and by reference x and
-// the weights. Never changed once made.
+// What a forward call keeps for backward: the core's tape, copies of the states, and by reference x, y and the weights.
+// Never changed once made; the caller may only read y.
 struct Tape {
   py::object spec;  // the caller's own, so that a layer knows its tapes
   Network net;
@@ -347,7 +360,7 @@ struct Tape {
     bytes.insert(bytes.end(), strides.begin() + 2, strides.end());
     for (int64_t& stride : bytes) stride *= static_cast<int64_t>(net.itemsize());
     py::array array(net.numpy_dtype(), shape, bytes, at, self);
-    array.attr("flags").attr("writeable") = false;
+    make_read_only(array);
     return array;
   }
 
@@ -397,23 +410,17 @@ py::tuple run_forward(const py::object& spec, const py::sequence& weights, py::h
   const Extent e = arguments.extent;
   const Outputs out(net, e);
   auto tape = std::make_unique<Tape>(Tape{spec, net, std::move(arguments), std::move(arrays),
-                                          py::reinterpret_borrow<py::array>(x), empty(net, shape_of(out.y)),
-                                          dropout_seed, tape_layout(net, e.steps, e.rows), Memory(nullptr, nullptr)});
+                                          py::reinterpret_borrow<py::array>(x), out.y, dropout_seed,
+                                          tape_layout(net, e.steps, e.rows), Memory()});
   tape->memory = allocate(tape->layout.bytes);
   Forward call{};
   tape->call.fill(net, call);
   out.fill(net, e, call);
-  call.y = strided(net, e, tape->y);
   call.tape = tape->memory.get();
   call.dropout_seed = dropout_seed;
   const auto layers = by_layer<LayerWeights>(net, tape->weights);
-  void* y = data(out.y);
-  const void* kept_y = tape->y.data();
-  const auto bytes = static_cast<size_t>(out.y.nbytes());
-  without_gil([&] {
-    forward(net, layers, call);
-    if (bytes) std::memcpy(y, kept_y, bytes);
-  });
+  without_gil([&] { forward(net, layers, call); });
+  make_read_only(out.y);
   return py::make_tuple(out.y, out.state(), py::cast(std::move(tape)));
 }
 

@@ -67,10 +67,17 @@ struct LayerGradients {
   void *w_ih, *w_hh, *b_ih, *b_hh, *w_hr;
 };
 
+// Memory of the core's own, aligned to 64. Blocks of 4 MiB and more lie in large pages, and up to 256 MiB of those that
+// were given back wait for the next call that can use them.
+struct Release {
+  size_t bytes = 0;
+  void operator()(std::byte*) const;
+};
+using Memory = std::unique_ptr<std::byte, Release>;
+Memory allocate(size_t bytes);  // throws std::bad_alloc
+
 // A snapshot of a network's weights in the kernels' own layout, for inference; it stays valid for its instruction set
 // whatever set_isa() says later.
-using Memory = std::unique_ptr<std::byte, void (*)(std::byte*)>;
-Memory allocate(size_t bytes);  // aligned to 64; throws std::bad_alloc
 struct Packed {
   Isa isa;
   Memory data;

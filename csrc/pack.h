@@ -43,39 +43,45 @@ template <int Gates> using GatePanel = typename GatePanelOf<Gates>::Type;
 template <class P, class T>
 void pack_rows(const T* source, int64_t units, int64_t depth, T* out, Range panels) {
   constexpr int L = lanes<T>;
+  constexpr int64_t width = P::template width<T>;
   for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
-    T* base = out + panel * depth * P::template width<T>;
     for (int v = 0; v < P::vectors; ++v) {
       const int64_t unit = (panel * P::units + (P::gates == 1 ? v : 0)) * L;
       const T* rows = source + ((P::gates == 1 ? 0 : v) * units + unit) * depth;
       const int64_t live = min(L, units - unit);
-      // Few k at a time, so that the lines written stay in L1 while the rows are walked.
-      constexpr int64_t block = 16;
-      for (int64_t k0 = 0; k0 < depth; k0 += block) {
-        const int64_t k1 = min(depth, k0 + block);
+      T* to = out + panel * depth * width + v * L;
+      for (int64_t k = 0; k < depth; k += L) {
+        const int n = static_cast<int>(min(L, depth - k));
+        Vec<T> block[L];
         for (int64_t lane = 0; lane < L; ++lane) {
-          T* column = base + v * L + lane;
-          for (int64_t k = k0; k < k1; ++k) {
-            column[k * P::template width<T>] = lane < live ? rows[lane * depth + k] : T(0);
-          }
+          block[lane] = lane >= live ? Vec<T>{}
+                        : n == L     ? load(rows + lane * depth + k)
+                                     : load_first(rows + lane * depth + k, n);
         }
+        transpose<T>(block);
+        for (int j = 0; j < n; ++j) store(to + (k + j) * width, block[j]);
       }
     }
   }
 }
 
-// Rows of `source` stay the k of the panels, its columns their columns.
+// Rows of `source` stay the k of the panels, its columns their columns. Few rows at a time, each read from end to end.
 template <class T>
 void pack_columns(const T* source, int64_t depth, int64_t columns, T* out, int64_t out_depth, Range panels) {
-  constexpr int W = PlainPanel::width<T>;
-  for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
-    const int64_t first = panel * W, live = min(W, columns - first);
-    for (int64_t k = 0; k < depth; ++k) {
-      const T* from = source + k * columns + first;
-      T* to = out + (panel * out_depth + k) * W;
-      int64_t j = 0;
-      for (; j < live; ++j) to[j] = from[j];
-      for (; j < W; ++j) to[j] = T(0);
+  constexpr int L = lanes<T>, W = PlainPanel::width<T>;
+  constexpr int64_t block = 32;
+  for (int64_t k0 = 0; k0 < depth; k0 += block) {
+    for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
+      const int64_t first = panel * W, live = min(W, columns - first);
+      for (int64_t k = k0; k < min(depth, k0 + block); ++k) {
+        const T* from = source + k * columns + first;
+        T* to = out + (panel * out_depth + k) * W;
+        if (live == W) {
+          for (int j = 0; j < W; j += L) store(to + j, load(from + j));
+        } else {
+          for (int64_t j = 0; j < W; ++j) to[j] = j < live ? from[j] : T(0);
+        }
+      }
     }
   }
 }

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -116,6 +117,34 @@ FASTRNN_FN VecD fma(VecD a, VecD b, VecD c) {
 #else
   return a * b + c;
 #endif
+}
+
+// The lower, or upper, halves of a and b, lane by lane in turns: a0 b0 a1 b1 ...
+template <class T, bool upper, int... I>
+FASTRNN_FN Vec<T> interleave(Vec<T> a, Vec<T> b, std::integer_sequence<int, I...>) {
+  constexpr int first = upper ? lanes<T> / 2 : 0;
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, (first + I / 2 + (I % 2) * lanes<T>)...);
+#else
+  return __builtin_shuffle(a, b, typename Simd<T>::IntVec{(first + I / 2 + (I % 2) * lanes<T>)...});
+#endif
+}
+
+// v as a square matrix, transposed: each round interleaves its first half with its second.
+template <class T> FASTRNN_FN void transpose(Vec<T> (&v)[lanes<T>]) {
+  constexpr int L = lanes<T>;
+  constexpr auto all = std::make_integer_sequence<int, L>{};
+#pragma GCC unroll 4
+  for (int round = 1; round < L; round *= 2) {
+    Vec<T> w[L];
+#pragma GCC unroll 8
+    for (int i = 0; i < L / 2; ++i) {
+      w[2 * i] = interleave<T, false>(v[i], v[i + L / 2], all);
+      w[2 * i + 1] = interleave<T, true>(v[i], v[i + L / 2], all);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < L; ++i) v[i] = w[i];
+  }
 }
 
 }  // namespace fastrnn::FASTRNN_ARCH

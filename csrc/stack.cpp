@@ -1,12 +1,9 @@
 // A network: layers, directions, dropout between layers and lengths around the kernels of one layer and direction.
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <cstring>
 #include <memory>
-#include <new>
 
 #include "fastrnn.h"
 #include "kernels.h"
@@ -47,7 +44,7 @@ class Scratch {
 
  private:
   struct Kept {
-    Memory data{nullptr, nullptr};
+    Memory data;
     size_t size = 0;
   };
   static thread_local Kept kept;
@@ -410,21 +407,6 @@ template <class T> Packed pack_all(const Spec& spec, const Kernels<T>& k, const 
 }
 
 }  // namespace
-
-Memory allocate(size_t bytes) {
-  // A tape is written from end to end, and soon freed: in large pages the system prepares it several times faster.
-  constexpr size_t large_page = size_t{2} << 20;
-  if (bytes < 2 * large_page) {
-    return {static_cast<std::byte*>(::operator new(bytes, std::align_val_t{line})),
-            [](std::byte* p) { ::operator delete(p, std::align_val_t{line}); }};
-  }
-  Memory memory{static_cast<std::byte*>(::operator new(bytes, std::align_val_t{large_page})),
-                [](std::byte* p) { ::operator delete(p, std::align_val_t{large_page}); }};
-#if defined(MADV_HUGEPAGE)
-  madvise(memory.get(), bytes, MADV_HUGEPAGE);
-#endif
-  return memory;
-}
 
 Packed pack(const Spec& spec, const std::vector<LayerWeights>& weights) {
   const Isa chosen = isa();

@@ -216,7 +216,7 @@ def test_every_peer_gives_right_answers(bench, case, name):
 
 
 def spoilt_y(answer):
-    answer["y"][-1, -1, -1] += 1e-3
+    answer["y"] = answer["y"] + np.float32(1e-3)
 
 
 def spoilt_state(answer):

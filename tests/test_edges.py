@@ -624,7 +624,7 @@ def test_results_are_new_and_arguments_only_read(cell, isa):
     own = {name: array for name, array in first.items() if "layer" not in name}
     for name, array in own.items():
         assert array.flags.c_contiguous, name
-        assert array.flags.writeable, name
+        assert array.flags.writeable or name == "y", name  # the tape refers to y
         assert not any(np.shares_memory(array, other) for other in (*given, *second.values())), name
     for a, b in itertools.combinations(own.values(), 2):
         assert not np.shares_memory(a, b)

@@ -208,6 +208,18 @@ def test_a_tape_belongs_to_its_layer(engine):
         other_engine.LSTM(3, 4).backward(tape, y)
 
 
+@pytest.mark.parametrize("engine", [fastrnn, fastrnn.reference])
+def test_what_the_tape_refers_to_is_read_only(engine):
+    layer = engine.LSTM(3, 4, seed=0)
+    x = np.ones((2, 1, 3), np.float32)
+    y, _, tape = layer.forward(x)
+    with pytest.raises(ValueError, match="read-only"):
+        y += 1
+    with pytest.raises(ValueError, match="read-only"):
+        tape.gates(0, 0)[...] = 0
+    assert layer(x)[0].flags.writeable
+
+
 def test_prepare_is_a_snapshot(cls):
     layer, x = cls(3, 4, num_layers=2, seed=1), sequences(5, 2, 3)
     fast = layer.prepare()

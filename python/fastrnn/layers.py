@@ -106,8 +106,8 @@ class _Layer:
             dropout_seed: fixes the dropout masks. None takes the next of a series that the layer's `seed` determines.
 
         Returns:
-            y and the state as in a call, and the tape. The tape refers to x and to the parameters, so leave them
-            unchanged until you are done with it; y is yours. `tape.gates(layer, direction)` shows the activated gates,
+            y and the state as in a call, and the tape. The tape refers to y, which is read-only therefore, to x and to
+            the parameters: leave them unchanged until you are done with it. `tape.gates(layer, direction)` shows the activated gates,
             (T, B, G, H), `tape.cells(layer, direction)` the c of an LSTM, (T, B, H), and `tape.nbytes` its size in
             bytes.
 

@@ -395,8 +395,10 @@ def infer(spec: Spec, weights: Sequence[Array], x: Array, state: State, lengths:
 def forward(
     spec: Spec, weights: Sequence[Array], x: Array, state: State, lengths: Any, dropout_seed: int
 ) -> tuple[Array, State, Tape]:
-    """y, the last state and the tape, with dropout."""
-    return _stack(spec, weights, x, state, lengths, dropout_seed)
+    """y, the last state and the tape, with dropout. y is read-only, as that of the kernels."""
+    y, final, tape = _stack(spec, weights, x, state, lengths, dropout_seed)
+    y.flags.writeable = False
+    return y, final, tape
 
 
 def _stack(
