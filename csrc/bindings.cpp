@@ -46,6 +46,11 @@ std::string type_name(py::handle value) { return py::cast<std::string>(py::type:
   throw py::type_error(name + ": expected " + expected + ", got " + got);
 }
 
+// What could not be had, for a MemoryError that says so.
+struct NoMemory : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
 // --- the GIL ---------------------------------------------------------------------------------------------------------
 
 // Calls function() without the GIL. Unlike pybind11's gil_scoped_release it may be met by the end of the interpreter: a
@@ -62,6 +67,9 @@ template <class Function> void without_gil(Function&& function) {
   };
   try {
     function();
+  } catch (const std::bad_alloc&) {
+    come_back();
+    throw NoMemory("the call's scratch memory");
   } catch (...) {
     come_back();
     throw;
@@ -81,6 +89,10 @@ py::array checked_array(const Network& net, py::handle value, const std::string&
   if (!py::isinstance<py::array>(value)) wrong_type(name, wanted, type_name(value));
   py::array array = py::reinterpret_borrow<py::array>(value);
   if (!has_dtype(net, value)) wrong_type(name, wanted, "dtype " + py::cast<std::string>(py::str(array.dtype())));
+  const bool plain = Py_TYPE(value.ptr()) == py::detail::npy_api::get().PyArray_Type_;
+  if (!plain && py::isinstance(value, py::module_::import("numpy").attr("ma").attr("MaskedArray"))) {
+    wrong_type(name, wanted, "a masked one");  // its mask would be overlooked
+  }
   return array;
 }
 
@@ -88,7 +100,12 @@ void make_read_only(const py::array& a) {
   py::detail::array_proxy(a.ptr())->flags &= ~py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
 }
 
-py::array contiguous_copy(const py::array& a) { return a.attr("copy")("C"); }
+// In C order. Not by the array's own method, which a subclass can replace.
+py::array contiguous_copy(const py::array& a) {
+  PyObject* copy = py::detail::npy_api::get().PyArray_NewCopy_(a.ptr(), 0);
+  if (!copy) throw py::error_already_set();
+  return py::reinterpret_steal<py::array>(copy);
+}
 
 constexpr int aligned_flag = py::detail::npy_api::NPY_ARRAY_ALIGNED_;
 
@@ -110,14 +127,26 @@ py::array checked_state(const Network& net, py::handle value, const std::string&
   return contiguous(array);
 }
 
+Memory allocate_for(size_t bytes, const std::string& what) {
+  try {
+    return allocate(bytes);
+  } catch (const std::bad_alloc&) {
+    throw NoMemory(what + ", " + std::to_string(bytes) + " bytes");
+  }
+}
+
 // A result. Large ones are of the core's memory, which finds the next call's where this one's was.
 py::array empty(const Network& net, const Shape& shape) {
   constexpr size_t large = size_t{4} << 20;
-  size_t bytes = net.itemsize();
-  bool too_large = false;  // NumPy says so
-  for (const int64_t n : shape) too_large |= __builtin_mul_overflow(bytes, static_cast<size_t>(n), &bytes);
-  if (too_large || bytes < large) return py::array(net.numpy_dtype(), shape);
-  auto memory = std::make_unique<Memory>(allocate(bytes));
+  size_t bytes = net.itemsize();  // as if axes of no elements had one: NumPy refuses what would overflow then
+  bool too_large = false, none = false;
+  for (const int64_t n : shape) {
+    if (n == 0) none = true;
+    too_large |= __builtin_mul_overflow(bytes, static_cast<size_t>(n ? n : 1), &bytes);
+  }
+  if (too_large || bytes > PTRDIFF_MAX) throw NoMemory("results of shape " + text(shape));
+  if (none || bytes < large) return py::array(net.numpy_dtype(), shape);
+  auto memory = std::make_unique<Memory>(allocate_for(bytes, "results of shape " + text(shape)));
   const py::capsule owner(memory.get(), [](void* p) { delete static_cast<Memory*>(p); });
   return py::array(net.numpy_dtype(), shape, memory.release()->get(), owner);
 }
@@ -222,18 +251,19 @@ StatePair checked_state_pair(const Network& net, const Extent& e, py::handle val
   return pair;
 }
 
-std::optional<std::vector<int64_t>> checked_lengths(const Extent& e, py::handle value) {
-  if (value.is_none()) return std::nullopt;
-  py::array array;
+py::array lengths_as_array(py::handle value) {
   try {
-    array = py::module_::import("numpy").attr("asarray")(value);
+    return py::module_::import("numpy").attr("asarray")(value);
   } catch (py::error_already_set& error) {
     if (!error.matches(PyExc_ValueError) && !error.matches(PyExc_TypeError)) throw;
     wrong_type("lengths", "integers", type_name(value));
   }
+}
+
+std::vector<int64_t> checked_lengths(const Extent& e, const py::array& array) {
   const char kind = array.dtype().kind();
-  if (array.size() == 0 && e.rows == 0) return std::vector<int64_t>{};
-  if (kind != 'i' && kind != 'u') {
+  const bool empty_list = kind == 'f' && array.size() == 0;  // NumPy's default for []
+  if (kind != 'i' && kind != 'u' && !empty_list) {
     wrong_type("lengths", "integers", "dtype " + py::cast<std::string>(py::str(array.dtype())));
   }
   const bool scalar = !e.batched && array.ndim() == 0;
@@ -258,10 +288,13 @@ std::optional<std::vector<int64_t>> checked_lengths(const Extent& e, py::handle 
 struct Call {
   Extent extent;
   py::array x;
+  Strided x_memory;  // as it was when it was checked: x is the caller's, who can give it another shape
   StatePair state;
   std::optional<std::vector<int64_t>> lengths;
 
   Call(const Network& net, py::handle x_argument, py::handle state_argument, py::handle lengths_argument) {
+    std::optional<py::array> given_lengths;
+    if (!lengths_argument.is_none()) given_lengths = lengths_as_array(lengths_argument);
     x = checked_array(net, x_argument, "x");
     const std::string batched = net.batch_first ? "(B, T, " : "(T, B, ";
     const std::string size = std::to_string(net.input_size);
@@ -270,17 +303,16 @@ struct Call {
     }
     const bool has_rows = x.ndim() == 3;
     extent = {x.shape(has_rows && net.batch_first ? 1 : 0), has_rows ? x.shape(net.batch_first ? 0 : 1) : 1, has_rows};
-    state = checked_state_pair(net, extent, state_argument, "state", "h0", "c0");
-    lengths = checked_lengths(extent, lengths_argument);
     x = with_element_strides(net, x);
+    x_memory = strided(net, extent, x);
+    state = checked_state_pair(net, extent, state_argument, "state", "h0", "c0");
+    if (given_lengths) lengths = checked_lengths(extent, *given_lengths);
   }
 
-  // All but the outputs.
-  void fill(const Network& net, Forward& call) const {
-    call.steps = extent.steps;
-    call.rows = extent.rows;
+  void fill(Forward& call) const {
+    call.steps = extent.steps, call.rows = extent.rows;
     call.lengths = lengths ? lengths->data() : nullptr;
-    call.x = strided(net, extent, x);
+    call.x = x_memory;
     call.h0 = data_or_null(state.h);
     call.c0 = data_or_null(state.c);
   }
@@ -308,7 +340,7 @@ template <class Weights>
 py::tuple run_inference(const Network& net, const Weights& weights, const Call& arguments) {
   const Outputs out(net, arguments.extent);
   Forward call{};
-  arguments.fill(net, call);
+  arguments.fill(call);
   out.fill(net, arguments.extent, call);
   without_gil([&] { forward(net, weights, call); });
   return py::make_tuple(out.y, out.state());
@@ -321,8 +353,11 @@ py::tuple infer(const Network& net, const py::sequence& weights, py::handle x, p
 
 class Prepared {
  public:
-  Prepared(const Network& net, const py::sequence& weights)
-      : net_(net), packed_(pack(net, by_layer<LayerWeights>(net, checked_weights(net, weights)))) {}
+  Prepared(const Network& net, const py::sequence& weights) : net_(net) {
+    const std::vector<py::array> arrays = checked_weights(net, weights);
+    const auto layers = by_layer<LayerWeights>(net, arrays);
+    without_gil([&] { packed_ = pack(net, layers); });
+  }
 
   py::tuple operator()(py::handle x, py::handle state, py::handle lengths) const {
     return run_inference(net_, packed_, Call(net_, x, state, lengths));
@@ -334,6 +369,13 @@ class Prepared {
   Network net_;
   Packed packed_;
 };
+
+int64_t checked_index(const char* name, py::handle value) {
+  if (PyBool_Check(value.ptr()) || !PyIndex_Check(value.ptr())) wrong_type(name, "an int", type_name(value));
+  const Py_ssize_t index = PyNumber_AsSsize_t(value.ptr(), nullptr);  // clipped
+  if (index == -1 && PyErr_Occurred()) throw py::error_already_set();
+  return index;
+}
 
 // What a forward call keeps for backward: the core's tape, copies of the states, and by reference x, y and the weights.
 // Never changed once made; the caller may only read y.
@@ -364,7 +406,9 @@ struct Tape {
     return array;
   }
 
-  std::pair<size_t, size_t> checked_place(int64_t layer, int64_t direction) const {
+  std::pair<size_t, size_t> checked_place(py::handle layer_argument, py::handle direction_argument) const {
+    const int64_t layer = checked_index("layer", layer_argument);
+    const int64_t direction = checked_index("direction", direction_argument);
     if (layer < 0 || layer >= net.num_layers) {
       wrong_value("layer", "0 ... " + std::to_string(net.num_layers - 1), std::to_string(layer));
     }
@@ -375,28 +419,36 @@ struct Tape {
   }
 };
 
-py::array tape_gates(const py::object& self, int64_t layer, int64_t direction) {
+py::array tape_gates(const py::object& self, py::handle layer, py::handle direction) {
   const auto& tape = py::cast<const Tape&>(self);
   const Network& net = tape.net;
   const auto [l, d] = tape.checked_place(layer, direction);
   const int64_t H = net.hidden_size, G = net.gates(), B = tape.call.extent.rows;
   const int64_t row = traits(net.cell).saved * H;
   if (row == 0) {  // an RNN's one gate is its output
-    const bool last = layer + 1 == net.num_layers;
+    const bool last = l + 1 == static_cast<size_t>(net.num_layers);
     const Strided y = last ? strided(net, tape.call.extent, tape.y) : Strided{nullptr, B * net.width(), net.width(), 1};
     const std::byte* base =
         last ? static_cast<const std::byte*>(y.data) : tape.memory.get() + tape.layout.layers[l].hidden;
-    return tape.view(self, base + static_cast<size_t>(direction * H) * net.itemsize(), {1, H}, {y.time, y.row, H, 1});
+    return tape.view(self, base + d * static_cast<size_t>(H) * net.itemsize(), {1, H}, {y.time, y.row, H, 1});
   }
   return tape.view(self, tape.memory.get() + tape.layout.layers[l].saved[d], {G, H}, {B * row, row, H, 1});
 }
 
-py::array tape_cells(const py::object& self, int64_t layer, int64_t direction) {
+py::array tape_cells(const py::object& self, py::handle layer, py::handle direction) {
   const auto& tape = py::cast<const Tape&>(self);
   if (!tape.net.has_cell()) throw py::value_error("cells: only an LSTM has a cell state");
   const auto [l, d] = tape.checked_place(layer, direction);
   const int64_t H = tape.net.hidden_size;
   return tape.view(self, tape.memory.get() + tape.layout.layers[l].cells[d], {H}, {tape.call.extent.rows * H, H, 1});
+}
+
+TapeLayout checked_layout(const Network& net, const Extent& e) {
+  try {
+    return tape_layout(net, e.steps, e.rows);
+  } catch (const std::bad_alloc&) {
+    throw NoMemory("the tape, larger than any memory");
+  }
 }
 
 py::tuple run_forward(const py::object& spec, const py::sequence& weights, py::handle x, py::handle state,
@@ -411,10 +463,10 @@ py::tuple run_forward(const py::object& spec, const py::sequence& weights, py::h
   const Outputs out(net, e);
   auto tape = std::make_unique<Tape>(Tape{spec, net, std::move(arguments), std::move(arrays),
                                           py::reinterpret_borrow<py::array>(x), out.y, dropout_seed,
-                                          tape_layout(net, e.steps, e.rows), Memory()});
-  tape->memory = allocate(tape->layout.bytes);
+                                          checked_layout(net, e), Memory()});
+  tape->memory = allocate_for(tape->layout.bytes, "the tape");
   Forward call{};
-  tape->call.fill(net, call);
+  tape->call.fill(call);
   out.fill(net, e, call);
   call.tape = tape->memory.get();
   call.dropout_seed = dropout_seed;
@@ -445,7 +497,7 @@ py::tuple run_backward(const Tape& tape, py::handle dy_argument, py::handle dsta
   for (const auto& [name, shape] : parameter_shapes(net)) gradients.push_back(empty(net, shape));
 
   Backward call{};
-  tape.call.fill(net, call);
+  tape.call.fill(call);
   call.y = strided(net, e, tape.y);
   call.tape = tape.memory.get();
   call.dropout_seed = tape.dropout_seed;
@@ -515,16 +567,35 @@ void choose_partition(const std::string& wanted) {
   wrong_value("name", "'automatic', 'rows' or 'units'", "'" + wanted + "'");
 }
 
+// Of what holds memory laid out for this machine. Without it the oldest protocols abort the process.
+py::object no_pickle(const py::object& self, int) {
+  throw py::type_error("cannot pickle '" + type_name(self) + "' object: save the layer");
+}
+
+// Objects come from this module's functions: pybind11 would hand on memory that nothing was written to where
+// C.__new__(C) made one.
+const py::custom_type_setup not_from_python([](PyHeapTypeObject* type) {
+  type->ht_type.tp_new = [](PyTypeObject* self, PyObject*, PyObject*) -> PyObject* {
+    PyErr_Format(PyExc_TypeError, "cannot create '%s' instances", self->tp_name);
+    return nullptr;
+  };
+});
+
 }  // namespace
 
 // Free-threaded Python may run this module without the GIL: its objects never change once made, the core's settings are
 // atomic, and its pool of threads serves one caller at a time.
 PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   using namespace py::literals;
-  py::class_<Network>(m, "Spec")
-      .def(py::init(&make_network), "cell"_a, "input_size"_a, "hidden_size"_a, "num_layers"_a = 1, "bias"_a = true,
-           "batch_first"_a = false, "dropout"_a = 0.0, "bidirectional"_a = false, "proj_size"_a = 0,
-           "dtype"_a = "float32")
+  py::register_local_exception_translator([](std::exception_ptr error) {
+    try {
+      std::rethrow_exception(error);
+    } catch (const NoMemory& e) {
+      py::set_error(PyExc_MemoryError, (std::string("not enough memory for ") + e.what()).c_str());
+    }
+  });
+
+  py::class_<Network>(m, "Spec", not_from_python)
       .def_property_readonly("cell", [](const Network& n) { return traits(n.cell).name; })
       .def_property_readonly("input_size", [](const Network& n) { return n.input_size; })
       .def_property_readonly("hidden_size", [](const Network& n) { return n.hidden_size; })
@@ -535,21 +606,35 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
       .def_property_readonly("bidirectional", [](const Network& n) { return n.bidirectional; })
       .def_property_readonly("dropout", [](const Network& n) { return n.dropout; })
       .def_property_readonly("dtype", &Network::dtype_name)
-      .def("parameter_shapes", &shapes_as_tuples);
+      .def("parameter_shapes", &shapes_as_tuples)
+      .def("__reduce_ex__", [](const py::object& self, int) {
+        const Network& n = py::cast<const Network&>(self);
+        return py::make_tuple(py::module_::import("fastrnn._core").attr("make_spec"),
+                              py::make_tuple(traits(n.cell).name, n.input_size, n.hidden_size, n.num_layers, n.bias,
+                                             n.batch_first, n.dropout, n.bidirectional, n.proj_size, n.dtype_name()));
+      });
 
-  py::class_<Tape>(m, "Tape")
+  py::class_<Tape>(m, "Tape", not_from_python)
       .def_property_readonly("spec", [](const Tape& t) { return t.spec; })
       .def_property_readonly("x", [](const Tape& t) { return t.x_as_given; })
       .def_property_readonly("nbytes", [](const Tape& t) { return t.layout.bytes + static_cast<size_t>(t.y.nbytes()); })
-      .def("gates", &tape_gates, "layer"_a, "direction"_a)
-      .def("cells", &tape_cells, "layer"_a, "direction"_a);
+      .def("gates", &tape_gates, "layer"_a, "direction"_a = 0)
+      .def("cells", &tape_cells, "layer"_a, "direction"_a = 0)
+      .def("__reduce_ex__", &no_pickle);
 
-  py::class_<Prepared>(m, "Prepared")
-      .def(py::init<const Network&, const py::sequence&>(), "spec"_a, "weights"_a)
+  py::class_<Prepared>(m, "Prepared", not_from_python)
       .def("__call__", &Prepared::operator(), "x"_a, "state"_a = py::none(), "lengths"_a = py::none())
       .def_property_readonly("spec", &Prepared::net)
-      .def_property_readonly("nbytes", &Prepared::bytes);
+      .def_property_readonly("nbytes", &Prepared::bytes)
+      .def("__reduce_ex__", &no_pickle);
 
+  m.def("make_spec", &make_network, "cell"_a, "input_size"_a, "hidden_size"_a, "num_layers"_a = 1, "bias"_a = true,
+        "batch_first"_a = false, "dropout"_a = 0.0, "bidirectional"_a = false, "proj_size"_a = 0,
+        "dtype"_a = "float32");
+  m.def(
+      "prepare",
+      [](const Network& net, const py::sequence& weights) { return std::make_unique<Prepared>(net, weights); },
+      "spec"_a, "weights"_a);
   m.def(
       "check",
       [](const Network& net, const py::sequence& weights, py::handle x, py::handle state, py::handle lengths) {

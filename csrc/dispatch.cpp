@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <stdexcept>
 
 #include "kernels.h"
 
@@ -46,7 +47,8 @@ bool runs(Isa isa) {
     case Isa::baseline:
       return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt");
     case Isa::avx2:
-      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
+             __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt");
     case Isa::avx512:
       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
              __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
@@ -61,6 +63,7 @@ bool runs(Isa isa) {
 
 Isa initial_isa() {
   const std::vector<Isa> available = available_isas();
+  if (available.empty()) throw std::runtime_error("fastrnn: this build needs a processor of level x86-64-v2 or better");
   if (const char* wanted = std::getenv("FASTRNN_ISA")) {
     for (const Isa isa : available) {
       if (std::strcmp(wanted, name(isa)) == 0) return isa;

@@ -113,27 +113,28 @@ struct TapeLayout {
   std::vector<Layer> layers;
   size_t bytes;
 };
-TapeLayout tape_layout(const Spec&, int64_t steps, int64_t rows);
+TapeLayout tape_layout(const Spec&, int64_t steps, int64_t rows);  // throws std::bad_alloc if no memory can be so large
 
 // The forward call that wrote the tape, with the same x, h0, c0, lengths, seed and weights, its y unchanged; h_n and
 // c_n are not looked at.
 struct Backward : Forward {
-  Strided dy;         // (T, B, D P), unit stride 1; null: zeros; never read past a row's length
-  const void* dh_n;   // (L D, B, P), null: zeros
-  const void* dc_n;   // (L D, B, H), null: zeros
-  Strided dx;         // (T, B, I), unit stride 1; null: not wanted; 0 past a row's length
-  void* dh0;          // (L D, B, P)
-  void* dc0;          // (L D, B, H), LSTM only
+  Strided dy;  // (T, B, D P), unit stride 1; null: zeros; never read past a row's length
+  const void* dh_n;  // (L D, B, P), null: zeros
+  const void* dc_n;  // (L D, B, H), null: zeros
+  Strided dx;  // (T, B, I), unit stride 1; null: not wanted; 0 past a row's length
+  void* dh0;  // (L D, B, P)
+  void* dc0;  // (L D, B, H), LSTM only
   const LayerGradients* gradients;  // as the weights; overwritten, not added to
 };
 void backward(const Spec&, const std::vector<LayerWeights>&, const Backward&);
 
-// Scratch memory, in bytes, that a call of these sizes uses beside its arguments; 64 MiB of it stay with the calling
-// thread for its next call.
+// Scratch memory, in bytes, that a call of these sizes uses beside its arguments, and with lengths 8 (2 B + T + 2)
+// more; 64 MiB of it stay with the calling thread for its next call.
 size_t forward_scratch(const Spec&, int64_t steps, int64_t rows, bool training, bool packed);
 size_t backward_scratch(const Spec&, int64_t steps, int64_t rows);
 
-// Threads that a call may use: FASTRNN_NUM_THREADS, or the processors that this process may run on.
+// Threads that a call may use: FASTRNN_NUM_THREADS, or the processors that this process may run on, no more than its
+// container's quota.
 int num_threads();
 void set_num_threads(int threads);  // at least 1
 

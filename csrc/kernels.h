@@ -47,7 +47,7 @@ struct ChunkRows {
 // The part of a layer's input that is dropped, by counter: element (t, b, j) has the number (t B + b) width + j.
 struct Dropout {
   bool active;
-  uint64_t seed;  // of the layer
+  uint64_t seed, layer;
   uint32_t threshold;  // of 2^24
   int64_t width;
   double scale;

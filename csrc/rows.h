@@ -88,7 +88,7 @@ FASTRNN_FN uint64_t splitmix64(uint64_t z) {
 // n elements of a row of the layer's input, or of its gradient, after dropout. `number` is that of the first of them.
 template <class T>
 FASTRNN_FN void copy_dropped(const Dropout& dropout, int64_t number, const T* from, int64_t stride, int64_t n, T* to) {
-  const uint64_t key = splitmix64(dropout.seed);
+  const uint64_t key = splitmix64(splitmix64(dropout.seed) + dropout.layer);
   for (int64_t j = 0; j < n; ++j) {
     const uint64_t u = splitmix64(key + static_cast<uint64_t>(number + j)) >> 40;
     to[j] = u >= dropout.threshold ? from[j * stride] * static_cast<T>(dropout.scale) : T(0);

@@ -143,6 +143,7 @@ template <class Cell, class T> class BackwardPass {
   template <class Apply>
   FASTRNN_FN void multiply_rows(int64_t depth, const T* a, int64_t stride, int64_t row0, int64_t count, int64_t pack,
                                 Range range, int64_t n, int64_t step, Apply&& apply) {
+    if (count == 0) return;  // nor is there an `a`
     multiply_pointwise<PlainPanel>(Product<T>{depth, a + rows.sorted(row0) * stride, rows.stride * stride, count,
                                               s.pack + pack, s.pack + at.zeros, range, step % 2 == 1},
                                    row0, n, apply);

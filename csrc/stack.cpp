@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <memory>
+#include <new>
 
 #include "fastrnn.h"
 #include "kernels.h"
@@ -75,8 +76,12 @@ Dims layer_dims(const Spec& spec, int64_t layer, int64_t steps, int64_t rows) {
 
 Dropout layer_dropout(const Spec& spec, int64_t layer, uint64_t seed, bool training) {
   if (!training || layer == 0 || spec.dropout <= 0) return {};
-  return {true, seed + static_cast<uint64_t>(layer), static_cast<uint32_t>(std::floor(spec.dropout * 0x1p24)),
-          spec.layer_input(layer), 1 / (1 - spec.dropout)};
+  return {true,
+          seed,
+          static_cast<uint64_t>(layer),
+          static_cast<uint32_t>(std::floor(spec.dropout * 0x1p24)),
+          spec.layer_input(layer),
+          1 / (1 - spec.dropout)};
 }
 
 template <class T> View<T> view(const Strided& a) { return {static_cast<T*>(a.data), a.time, a.row, a.unit}; }
@@ -429,20 +434,27 @@ void backward(const Spec& spec, const std::vector<LayerWeights>& weights, const 
 
 TapeLayout tape_layout(const Spec& spec, int64_t steps, int64_t rows) {
   const int64_t saved = traits(spec.cell).saved;
-  const int64_t cells = steps * rows;
   TapeLayout layout{{}, 0};
-  const auto take = [&](int64_t values) {
+  const auto take = [&](int64_t width) {
     const size_t offset = layout.bytes;
-    layout.bytes += round_up(static_cast<size_t>(values) * spec.itemsize());
+    size_t bytes = spec.itemsize();
+    bool too_large = false;
+    for (const int64_t n : {steps, rows, width}) {
+      too_large |= __builtin_mul_overflow(bytes, static_cast<size_t>(n), &bytes);
+    }
+    if (too_large || __builtin_add_overflow(offset, bytes, &layout.bytes) || layout.bytes > PTRDIFF_MAX) {
+      throw std::bad_alloc();
+    }
+    layout.bytes = round_up(layout.bytes);
     return offset;
   };
   for (int64_t layer = 0; layer < spec.num_layers; ++layer) {
     TapeLayout::Layer kept{};
     for (int64_t direction = 0; direction < spec.directions(); ++direction) {
-      kept.saved.push_back(take(cells * saved * spec.hidden_size));
-      if (spec.has_cell()) kept.cells.push_back(take(cells * spec.hidden_size));
+      kept.saved.push_back(take(saved * spec.hidden_size));
+      if (spec.has_cell()) kept.cells.push_back(take(spec.hidden_size));
     }
-    kept.hidden = take(layer + 1 < spec.num_layers ? cells * spec.directions() * spec.output_size() : 0);
+    kept.hidden = take(layer + 1 < spec.num_layers ? spec.directions() * spec.output_size() : 0);
     layout.layers.push_back(std::move(kept));
   }
   return layout;

@@ -9,10 +9,12 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
 #include <new>
 #include <string>
 #include <system_error>
 #include <thread>
+#include <vector>
 
 #include "fastrnn.h"
 
@@ -31,31 +33,38 @@ inline void pause() {
 #endif
 }
 
-// Denormals count as zero while it lives: gates that have saturated would otherwise slow every product down.
-class FlushDenormals {
+// The kernels' floating-point mode while it lives, whatever the caller's: to nearest, nothing traps, denormals count as
+// zero (gates that have saturated would otherwise slow every product down).
+class KernelMode {
  public:
 #if defined(__x86_64__)
-  FlushDenormals() : saved_(_mm_getcsr()) { _mm_setcsr(saved_ | 0x8040); }  // FTZ, DAZ
-  ~FlushDenormals() { _mm_setcsr(saved_); }
+  KernelMode() : saved_(_mm_getcsr()) { _mm_setcsr(0x1f80 | 0x8040); }  // all masked; FTZ, DAZ
+  ~KernelMode() { _mm_setcsr(saved_); }
+  KernelMode(const KernelMode&) = delete;
+  KernelMode& operator=(const KernelMode&) = delete;
 
  private:
   unsigned saved_;
 #elif defined(__aarch64__)
-  FlushDenormals() {
+  KernelMode() {
     asm volatile("mrs %0, fpcr" : "=r"(saved_));
-    asm volatile("msr fpcr, %0" ::"r"(saved_ | (uint64_t{1} << 24)));  // FZ
+    asm volatile("msr fpcr, %0" ::"r"(uint64_t{1} << 24));  // FZ
   }
-  ~FlushDenormals() { asm volatile("msr fpcr, %0" ::"r"(saved_)); }
+  ~KernelMode() { asm volatile("msr fpcr, %0" ::"r"(saved_)); }
+  KernelMode(const KernelMode&) = delete;
+  KernelMode& operator=(const KernelMode&) = delete;
 
  private:
   uint64_t saved_;
 #endif
 };
 
+using Clock = std::chrono::steady_clock;
+
 // A wait at a barrier is short unless the machine is oversubscribed; then the core is better given away.
 constexpr int barrier_spins = 300;
-// How long tight calls keep to one thread after one was interrupted.
-constexpr auto crowded_time = std::chrono::milliseconds(20);
+// Tight calls keep to one thread for `crowded_time` after one was interrupted more than once in `quiet_time`.
+constexpr auto quiet_time = std::chrono::milliseconds(10), crowded_time = std::chrono::milliseconds(20);
 constexpr int max_threads = 4095;
 
 template <class Condition> void spin_until(Condition&& holds) {
@@ -76,69 +85,88 @@ struct Job {
   void* context;
 };
 
+// Keeps signals, which are for the program's own threads, from those started while it lives.
+class NoSignals {
+ public:
+  NoSignals() {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before_);
+  }
+  ~NoSignals() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  NoSignals(const NoSignals&) = delete;
+  NoSignals& operator=(const NoSignals&) = delete;
+
+ private:
+  sigset_t before_;
+};
+
 class Pool {
  public:
   bool try_acquire() { return !busy_.test_and_set(std::memory_order_acquire); }
   void release() { busy_.clear(std::memory_order_release); }
 
   // How many workers there are after trying to have `wanted`. Only for the caller that has the pool.
-  int grow(int wanted) {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);  // signals are for the program's own threads
+  int grow(int wanted) noexcept {
     try {
-      while (workers_ < wanted) {
-        std::thread(&Pool::work, this, workers_ + 1, round_.load()).detach();
-        ++workers_;
+      const NoSignals none;
+      while (static_cast<int>(workers_.size()) < wanted) {
+        workers_.push_back(std::make_unique<Worker>());
+        try {
+          std::thread(&Pool::work, this, workers_.back().get(), static_cast<int>(workers_.size())).detach();
+        } catch (...) {
+          workers_.pop_back();
+          throw;
+        }
       }
-    } catch (const std::system_error&) {
-      // No more threads to be had: the call goes on with those there are.
+    } catch (const std::system_error&) {  // no more threads to be had, or
+    } catch (const std::bad_alloc&) {     // no memory for them: the call goes on with those there are
     }
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    return workers_;
+    return static_cast<int>(workers_.size());
   }
 
   void run(int count, const Job& job) {
     job_ = job;
     unfinished_.store(count - 1, std::memory_order_relaxed);
-    const unsigned number = round_.load(std::memory_order_relaxed) / round_step + 1;
-    round_.store(number * round_step + static_cast<unsigned>(count));
-    round_.notify_all();
+    for (int rank = 1; rank < count; ++rank) {
+      std::atomic<unsigned>& round = workers_[static_cast<size_t>(rank) - 1]->round;
+      round.store(round.load(std::memory_order_relaxed) + 1);
+      round.notify_one();
+    }
     job.body(job.context, 0);
     spin_until([&] { return unfinished_.load(std::memory_order_acquire) == 0; });
   }
 
  private:
-  void work(int rank, unsigned seen) {
-    FlushDenormals mode;
-    for (;;) {
-      seen = next_round(seen);
-      // Only a worker that the round counts may look at the job: the others are not waited for.
-      if (rank >= static_cast<int>(seen % round_step)) continue;
+  struct alignas(64) Worker {
+    std::atomic<unsigned> round{0};  // of work given to this one
+  };
+
+  void work(const Worker* self, int rank) {
+    const KernelMode mode;
+    for (unsigned seen = 0;;) {
+      seen = next_round(*self, seen);
       job_.body(job_.context, rank);
       unfinished_.fetch_sub(1, std::memory_order_acq_rel);
     }
   }
 
-  unsigned next_round(unsigned seen) {
-    const auto until = std::chrono::steady_clock::now() + stay_awake;
+  static unsigned next_round(const Worker& self, unsigned seen) {
+    const auto until = Clock::now() + stay_awake;
     do {
       for (int i = 0; i < 64; ++i) {
-        const unsigned now = round_.load(std::memory_order_acquire);
+        const unsigned now = self.round.load(std::memory_order_acquire);
         if (now != seen) return now;
         pause();
       }
-    } while (std::chrono::steady_clock::now() < until);
-    round_.wait(seen, std::memory_order_acquire);
-    return round_.load(std::memory_order_acquire);
+    } while (Clock::now() < until);
+    self.round.wait(seen, std::memory_order_acquire);
+    return self.round.load(std::memory_order_acquire);
   }
 
-  static constexpr unsigned round_step = max_threads + 1;  // a round is its number and its count of threads in one word
-
   std::atomic_flag busy_ = ATOMIC_FLAG_INIT;
-  int workers_ = 0;
+  std::vector<std::unique_ptr<Worker>> workers_;
   Job job_{};
-  alignas(64) std::atomic<unsigned> round_{0};
   alignas(64) std::atomic<int> unfinished_{0};
 };
 
@@ -156,18 +184,28 @@ Pool& current_pool() {
   return *pool.load();
 }
 
-// Processors that this process may use: its affinity, and the quota of its control group.
+// Processors that this process may use: its affinity, and a container's quota (version 1 or 2 of control groups).
 int available_processors() {
   int count = static_cast<int>(std::thread::hardware_concurrency());
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof set, &set) == 0) count = CPU_COUNT(&set);
-  if (std::FILE* file = std::fopen("/sys/fs/cgroup/cpu.max", "r")) {
-    long quota = 0, period = 0;
-    if (std::fscanf(file, "%ld %ld", &quota, &period) == 2 && quota > 0 && period > 0) {
-      count = std::min(count, static_cast<int>((quota + period - 1) / period));
-    }
+  const auto limit = [&](long quota, long period) {
+    if (quota > 0 && period > 0) count = std::min(count, static_cast<int>((quota + period - 1) / period));
+  };
+  const auto read = [](const char* path, auto... numbers) {
+    std::FILE* file = std::fopen(path, "r");
+    if (!file) return;
+    // "max" in place of a number leaves 0, no limit
+    [[maybe_unused]] const int found = std::fscanf(file, sizeof...(numbers) == 2 ? "%ld %ld" : "%ld", numbers...);
     std::fclose(file);
-  }
+  };
+  long quota = 0, period = 0;
+  read("/sys/fs/cgroup/cpu.max", &quota, &period);
+  limit(quota, period);
+  quota = period = 0;
+  read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", &quota);
+  read("/sys/fs/cgroup/cpu/cpu.cfs_period_us", &period);
+  limit(quota, period);
   return std::clamp(count, 1, max_threads);
 }
 
@@ -188,10 +226,10 @@ std::atomic<int>& thread_limit() {
 }
 
 // When the machine counts as quiet again, in ticks of the steady clock.
-std::atomic<std::chrono::steady_clock::rep> crowded_until{0};
+std::atomic<Clock::rep> crowded_until{0};
 
 bool crowded() {
-  const auto now = std::chrono::steady_clock::now().time_since_epoch();
+  const auto now = Clock::now().time_since_epoch();
   return now.count() < crowded_until.load(std::memory_order_relaxed);
 }
 
@@ -236,16 +274,22 @@ Lease::~Lease() {
 }
 
 void Lease::run(int count, void (*body)(void*, int), void* context) {
-  FlushDenormals mode;
+  const KernelMode mode;
   if (count <= 1) {
     body(context, 0);
-  } else {
-    const long before = tight_ ? interruptions() : 0;
+    return;
+  }
+  if (!tight_) {
     current_pool().run(count, {body, context});
-    if (tight_ && interruptions() > before) {
-      const auto until = std::chrono::steady_clock::now() + crowded_time;
-      crowded_until.store(until.time_since_epoch().count(), std::memory_order_relaxed);
-    }
+    return;
+  }
+  const long before = interruptions();
+  const auto start = Clock::now();
+  current_pool().run(count, {body, context});
+  const auto now = Clock::now();
+  // A thread is interrupted now and then on a quiet machine too.
+  if ((interruptions() - before) * quiet_time > now - start) {
+    crowded_until.store((now + crowded_time).time_since_epoch().count(), std::memory_order_relaxed);
   }
 }
 

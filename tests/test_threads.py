@@ -98,7 +98,7 @@ def test_one_tape_in_many_threads():
 
 
 def test_settings_may_change_during_calls():
-    """Threads, partition and instruction set: a call goes on as it began, and the next follows."""
+    """Threads and partition: a call goes on as it began, and the next follows."""
     layer, data = make()
     by_isa = {}
     for isa in _core.available_isas():

@@ -24,5 +24,15 @@ template <class V> struct State {
 //   backward(saved, before, after, d, slots)
 //                                  d holds the gradient of the step's output and is left holding that of its input,
 //                                  less what flows through the product with W_hh
+//   output(saved, c)               h before a projection; where has_cell
+//
+// With reset_first, in place of forward and backward, in the order of a forward and of a backward step:
+//
+//   forward_reset(x, p, saved, h)  the first gates, from the first product; gives r h, what the second starts from
+//   forward_mix(x, p, saved, h)    the last gate, from the second product; gives h'
+//   backward_mix(saved, h, dh, slots)
+//                                  the slots but the first gate's; gives what reaches h without a product
+//   backward_reset(saved, h, d_rh, slots)
+//                                  the first gate's slot, from the gradient of r h; gives what of it reaches h
 
 }  // namespace fastrnn::FASTRNN_ARCH

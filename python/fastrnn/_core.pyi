@@ -8,19 +8,6 @@ from numpy.typing import NDArray
 class Spec:
     """Immutable description of a network."""
 
-    def __init__(
-        self,
-        cell: str,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        proj_size: int = 0,
-        dtype: str = "float32",
-    ) -> None: ...
     @property
     def cell(self) -> str: ...
     @property
@@ -52,19 +39,31 @@ class Tape:
     def x(self) -> NDArray[Any]: ...
     @property
     def nbytes(self) -> int: ...
-    def gates(self, layer: int, direction: int) -> NDArray[Any]: ...
-    def cells(self, layer: int, direction: int) -> NDArray[Any]: ...
+    def gates(self, layer: int, direction: int = 0) -> NDArray[Any]: ...
+    def cells(self, layer: int, direction: int = 0) -> NDArray[Any]: ...
 
 class Prepared:
     """A snapshot of the weights, packed once, for inference."""
 
-    def __init__(self, spec: Spec, weights: Sequence[NDArray[Any]]) -> None: ...
     @property
     def spec(self) -> Spec: ...
     @property
     def nbytes(self) -> int: ...
     def __call__(self, x: NDArray[Any], state: Any = None, lengths: Any = None) -> tuple[NDArray[Any], Any]: ...
 
+def make_spec(
+    cell: str,
+    input_size: int,
+    hidden_size: int,
+    num_layers: int = 1,
+    bias: bool = True,
+    batch_first: bool = False,
+    dropout: float = 0.0,
+    bidirectional: bool = False,
+    proj_size: int = 0,
+    dtype: str = "float32",
+) -> Spec: ...
+def prepare(spec: Spec, weights: Sequence[NDArray[Any]]) -> Prepared: ...
 def check(spec: Spec, weights: Sequence[NDArray[Any]], x: NDArray[Any], state: Any, lengths: Any) -> None: ...
 def infer(
     spec: Spec, weights: Sequence[NDArray[Any]], x: NDArray[Any], state: Any, lengths: Any

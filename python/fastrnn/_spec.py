@@ -122,7 +122,7 @@ def make_spec(
     proj_size = check_int("proj_size", proj_size, 0)
     if proj_size >= hidden_size:
         raise ValueError(f"proj_size must be less than hidden_size ({hidden_size}), got {proj_size}")
-    return _core.Spec(
+    return _core.make_spec(
         cell,
         check_int("input_size", input_size, 1),
         hidden_size,

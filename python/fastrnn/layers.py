@@ -38,7 +38,7 @@ _Self = TypeVar("_Self", bound="_Layer")
 class _Layer:
     """What the three networks have in common."""
 
-    _engine: ClassVar[ModuleType] = _core  # infer, forward, backward, check, Tape, Prepared
+    _engine: ClassVar[ModuleType] = _core  # infer, forward, backward, check, prepare, Tape
     _cells: ClassVar[tuple[str, ...]]  # that a network of the class can have
     _options: ClassVar[dict[str, Any]] = {  # what a constructor takes beside the two sizes, with its default
         "num_layers": 1,
@@ -107,9 +107,9 @@ class _Layer:
 
         Returns:
             y and the state as in a call, and the tape. The tape refers to y, which is read-only therefore, to x and to
-            the parameters: leave them unchanged until you are done with it. `tape.gates(layer, direction)` shows the activated gates,
-            (T, B, G, H), `tape.cells(layer, direction)` the c of an LSTM, (T, B, H), and `tape.nbytes` its size in
-            bytes.
+            the parameters: leave them unchanged until you are done with it. `tape.gates(layer, direction)` shows the
+            activated gates, (T, B, G, H), `tape.cells(layer, direction)` the c of an LSTM, (T, B, H), and
+            `tape.nbytes` its size in bytes.
 
         Raises:
             TypeError, ValueError: as a call.
@@ -149,7 +149,7 @@ class _Layer:
         argument. It packs the weights once, where a call of the layer does so each time, which is what counts for
         streams of short sequences. Later changes of `parameters` do not reach it.
         """
-        return self._engine.Prepared(self.spec, self._weights())
+        return self._engine.prepare(self.spec, self._weights())
 
     @property
     def num_parameters(self) -> int:
@@ -209,7 +209,7 @@ class _Layer:
         return self.__dict__ | {"spec": [getattr(self.spec, field) for field in SPEC_FIELDS]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, spec=_core.Spec(*state["spec"]))
+        self.__dict__.update(state, spec=_core.make_spec(*state["spec"]))
 
 
 class RNN(_Layer):

@@ -45,6 +45,7 @@ __all__ = [
     "check",
     "forward",
     "infer",
+    "prepare",
     "run",
     "run_backward",
     "sigmoid",
@@ -384,6 +385,10 @@ class Prepared:
 
     def __call__(self, x: Array, state: State = None, lengths: Any = None) -> tuple[Array, State]:
         return infer(self.spec, self.weights, x, state, lengths)
+
+
+def prepare(spec: Spec, weights: Sequence[Array]) -> Prepared:
+    return Prepared(spec, weights)
 
 
 def infer(spec: Spec, weights: Sequence[Array], x: Array, state: State, lengths: Any) -> tuple[Array, State]:

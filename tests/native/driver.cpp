@@ -1,5 +1,9 @@
 // Runs the core without Python, over every cell and option, for the sanitizers and for machines that the test suite
 // does not run on. Every instruction set, way of sharing the work and number of threads must agree.
+//
+//     fastrnn_driver                  that alone
+//     fastrnn_driver --write FILE     and keeps the results, where the test suite has proved them right,
+//     fastrnn_driver --compare FILE   to hold those of another machine against them
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -13,6 +17,7 @@ using namespace fastrnn;
 namespace {
 
 int failures = 0;
+std::FILE *written = nullptr, *expected = nullptr;
 
 // A network with its weights, one batch, and the results of one forward and backward call, each array its own block so
 // that no reading or writing past its end goes unseen.
@@ -121,11 +126,14 @@ void check(bool holds, const std::string& what) {
   std::printf("FAILED: %s\n", what.c_str());
 }
 
+// Between instruction sets: the same sums in the same order, with and without fused rounding.
+template <class T> constexpr double tolerance = sizeof(T) == 4 ? 1e-5 : 1e-13;
+
 template <class T> void compare(const Spec& spec, int64_t steps, int64_t rows, const std::vector<int64_t>& lengths) {
-  const std::string what = "cell " + std::to_string(static_cast<int>(spec.cell)) + " H " +
-                           std::to_string(spec.hidden_size) + " P " + std::to_string(spec.proj_size) + " L " +
-                           std::to_string(spec.num_layers) + " B " + std::to_string(rows) +
-                           (lengths.empty() ? "" : " lengths") + (sizeof(T) == 4 ? " f32" : " f64");
+  const std::string what = std::string(traits(spec.cell).name) + " H " + std::to_string(spec.hidden_size) + " P " +
+                           std::to_string(spec.proj_size) + " L " + std::to_string(spec.num_layers) + " B " +
+                           std::to_string(rows) + (lengths.empty() ? "" : " lengths") +
+                           (sizeof(T) == 4 ? " f32" : " f64");
   Run<T> run(spec, steps, rows, lengths);
   std::vector<T> first;
   for (const Isa isa : available_isas()) {
@@ -139,8 +147,17 @@ template <class T> void compare(const Spec& spec, int64_t steps, int64_t rows, c
         break;
       }
     }
-    if (first.empty()) first = serial;
-    check(distance(serial, first) < (sizeof(T) == 4 ? 1e-5 : 1e-13), what + ": " + name(isa) + " differs");
+    if (first.empty()) {
+      first = serial;
+      const size_t size = first.size();
+      if (written) check(std::fwrite(first.data(), sizeof(T), size, written) == size, what + ": cannot be written");
+      if (expected) {
+        std::vector<T> other(size);
+        check(std::fread(other.data(), sizeof(T), size, expected) == size, what + ": nothing to compare with");
+        check(distance(first, other) < tolerance<T>, what + ": differs from the file");
+      }
+    }
+    check(distance(serial, first) < tolerance<T>, what + ": " + name(isa) + " differs");
     for (const Partition partition : {Partition::rows, Partition::units}) {
       for (const int threads : {2, 3}) {
         set_num_threads(threads);
@@ -155,15 +172,18 @@ template <class T> void compare(const Spec& spec, int64_t steps, int64_t rows, c
 
 }  // namespace
 
-int main() {
+int main(int count, char** arguments) {
+  if (count == 3 && std::strcmp(arguments[1], "--write") == 0) written = std::fopen(arguments[2], "wb");
+  if (count == 3 && std::strcmp(arguments[1], "--compare") == 0) expected = std::fopen(arguments[2], "rb");
+  check(count == 1 || written || expected, "the arguments: see the top of driver.cpp");
   int cases = 0;
-  for (const Cell cell :
-       {Cell::rnn_tanh, Cell::rnn_relu, Cell::rnn_sigmoid, Cell::lstm, Cell::gru, Cell::gru_reset_before}) {
+  for (const CellTraits& known : all_cells()) {
     for (const bool two : {false, true}) {  // one plain layer; two bidirectional ones with dropout and lengths
       for (const int64_t hidden : {1, 19, 34}) {
         for (const int64_t projection : {int64_t{0}, hidden / 3}) {
-          if (projection && cell != Cell::lstm) continue;
-          Spec spec{cell, DType::float32, 21, hidden, two ? 2 : 1, projection, !two || hidden > 1, two, two ? 0.3 : 0};
+          if (projection && known.cell != Cell::lstm) continue;
+          Spec spec{known.cell, DType::float32,     21,  hidden,       two ? 2 : 1,
+                    projection, !two || hidden > 1, two, two ? 0.3 : 0};
           const std::vector<int64_t> lengths = two ? std::vector<int64_t>{3, 0, 5, 5, 2, 4} : std::vector<int64_t>{};
           compare<float>(spec, 5, 6, lengths);
           spec.dtype = DType::float64;
@@ -176,6 +196,8 @@ int main() {
       }
     }
   }
+  if (written) check(std::fclose(written) == 0, "the file cannot be written");
+  if (expected) std::fclose(expected);
   std::printf("%d cases, %d failures\n", cases, failures);
   return failures ? 1 : 0;
 }

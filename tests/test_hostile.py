@@ -1,0 +1,131 @@
+"""Arguments that change while they are used, classes that lie, and objects that nobody made: none may crash a process."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+import fastrnn
+from fastrnn import _core
+
+SIZE = 8
+
+
+@pytest.fixture
+def layer():
+    return fastrnn.LSTM(SIZE, 4, seed=0)
+
+
+@pytest.fixture
+def x():
+    return np.random.default_rng(0).standard_normal((100, 50, SIZE)).astype(np.float32)
+
+
+@pytest.mark.parametrize("shape", [(50, 100, SIZE), (1, 1, 50 * 100 * SIZE), (50 * 100 * SIZE,)])
+def test_x_gets_another_shape_before_backward(layer, x, shape):
+    y, _, tape = layer.forward(x)
+    expected = layer.backward(tape, y)
+    x.shape = shape
+    gradients = layer.backward(tape, y)
+    assert np.array_equal(gradients.x, expected.x)
+    assert all(np.array_equal(gradients.parameters[n], expected.parameters[n]) for n in layer.parameters)
+
+
+def test_lengths_that_change_x(layer, x):
+    class Lengths:
+        def __array__(self, *_args, **_options):
+            x.shape = (1, 1, -1)
+            return np.full(50, 100)
+
+    with pytest.raises(ValueError, match=r"^x: expected shape .* got \(1, 1, 40000\)"):
+        layer(x, lengths=Lengths())
+
+
+class Liar(np.ndarray):
+    def copy(self, order="C"):
+        return np.zeros(1, np.float32)
+
+
+def test_arrays_that_copy_wrongly(layer, x):
+    expected = layer(x)[0]
+    layer.parameters["weight_ih_l0"] = np.asfortranarray(layer.parameters["weight_ih_l0"]).view(Liar)
+    assert np.array_equal(layer(x)[0], expected)
+    state = (np.zeros((1, 50, 4), np.float32).view(Liar), None)
+    assert np.array_equal(layer.forward(x, state)[0], expected)
+
+
+def test_masks_are_not_overlooked(layer, x):
+    masked = np.ma.masked_array(x, mask=x > 0)
+    for call in (layer, layer.forward, layer.prepare()):
+        with pytest.raises(TypeError, match=r"^x: expected a NumPy array of float32, got a masked one"):
+            call(masked)
+    with pytest.raises(TypeError, match=r"^h0: .* masked"):
+        layer(x, (np.ma.masked_array(np.zeros((1, 50, 4), np.float32)), None))
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_pickle(layer, x, protocol):
+    same = pickle.loads(pickle.dumps(layer.spec, protocol))
+    assert repr(same.parameter_shapes()) == repr(layer.spec.parameter_shapes())
+    assert (same.cell, same.dtype, same.dropout) == ("lstm", "float32", 0.0)
+    for thing in (layer.prepare(), layer.forward(x)[2]):
+        with pytest.raises(TypeError, match="cannot pickle"):
+            pickle.dumps(thing, protocol)
+        with pytest.raises(TypeError, match="cannot pickle"):
+            copy.deepcopy(thing)
+
+
+@pytest.mark.parametrize("kind", [_core.Spec, _core.Tape, _core.Prepared])
+def test_objects_that_nobody_made(kind):
+    for make in (kind, kind.__new__, lambda cls=kind: cls.__new__(cls), lambda cls=kind: object.__new__(cls)):
+        with pytest.raises(TypeError):
+            make()
+
+
+@pytest.mark.parametrize(
+    ("lengths", "error"),
+    [
+        (np.zeros((0, 7)), ValueError),
+        (np.zeros((0, 7), np.int64), ValueError),
+        (np.zeros((3, 0), object), TypeError),
+        (np.zeros(0, "U3"), TypeError),
+        ([[]], ValueError),
+    ],
+)
+def test_lengths_of_no_rows(layer, lengths, error):
+    x = np.zeros((5, 0, SIZE), np.float32)
+    with pytest.raises(error, match="^lengths: expected"):
+        layer(x, lengths=lengths)
+    for fine in ([], (), np.zeros(0, np.int32)):
+        assert layer(x, lengths=fine)[0].shape == (5, 0, 4)
+
+
+@pytest.mark.parametrize("index", ["0", 1.0, None, True])
+def test_places_on_the_tape(layer, x, index):
+    tape = layer.forward(x)[2]
+    for look in (tape.gates, tape.cells):
+        with pytest.raises(TypeError, match=r"^layer: expected an int, got"):
+            look(index, 0)
+        with pytest.raises(TypeError, match=r"^direction: expected an int, got"):
+            look(0, index)
+        with pytest.raises(ValueError, match=r"^direction: expected 0, got"):
+            look(0, 2**70)
+        assert np.array_equal(look(0), look(np.int64(0), np.uint8(0)))
+
+
+@pytest.mark.parametrize("steps", [2**31, 2**40, 2**47])
+def test_more_than_there_is_memory_for(layer, steps):
+    x = np.lib.stride_tricks.as_strided(np.ones(SIZE, np.float32), (steps, 2**10, SIZE), (0, 0, 4))
+    for call in (layer, layer.forward):
+        with pytest.raises(MemoryError, match=r"not enough memory for results of shape \(\d+, 1024, 4\)"):
+            call(x)
+    assert layer(x[:3])[0].shape == (3, 2**10, 4)
+
+
+def test_a_tape_larger_than_there_is_memory_for():
+    """Its results are small: they are those of the projection."""
+    network = fastrnn.LSTM(1, 2**20, proj_size=1, seed=0)
+    x = np.lib.stride_tricks.as_strided(np.ones(1, np.float32), (2**26, 1, 1), (0, 0, 4))
+    with pytest.raises(MemoryError, match="not enough memory for the tape"):
+        network.forward(x)
