@@ -2,7 +2,7 @@
 # a source changed), and the tools of that target. On the machine: Python >= 3.10, make and a C++20 compiler.
 #
 #   make test PYTHON=python3.12 PYTEST_ARGS="-k lstm"      another interpreter, part of the suite
-#   make bench TORCH="torch"                               another build of the CPU peer
+#   make bench TORCH="torch"                               another build of PyTorch
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -20,10 +20,10 @@ CXX_FILES := $(shell find csrc -name '*.h' -o -name '*.cpp')
 PYTHON_FILES := $(wildcard python tests bench examples)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint format clean
+.PHONY: help demo test bench bench-full lint format clean
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  %-12s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  %-15s %s\n", $$1, $$2 }'
 
 demo: $(VENV)/.installed-plot ## train a text generator for 40 s, then let it write (DEMO_ARGS="--cell gru")
 	@mkdir -p build/demo
@@ -33,8 +33,12 @@ demo: $(VENV)/.installed-plot ## train a text generator for 40 s, then let it wr
 test: $(VENV)/.installed-test ## run the test suite against the installed package (PYTEST_ARGS="-k lstm")
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-bench: $(VENV)/.installed-bench ## time fastrnn beside its peers (BENCH_ARGS="--help")
-	$(BIN)/python bench/compare.py $(BENCH_ARGS)
+bench: $(VENV)/.installed-bench ## time fastrnn beside its peers on few shapes, in some minutes (BENCH_ARGS="--help")
+	$(BIN)/python bench/compare.py --quick $(BENCH_ARGS)
+
+bench-full: $(VENV)/.installed-bench ## the same on all shapes and in all modes, thoroughly: for hours
+	$(BIN)/python bench/compare.py --full \
+		--modes inference training streaming inference-lengths training-lengths $(BENCH_ARGS)
 
 lint: $(VENV)/.installed-dev ## check style and types
 	$(BIN)/ruff check $(PYTHON_FILES)
@@ -57,15 +61,16 @@ $(VENV)/.made:
 	$(PIP) install --quiet $(BUILD_REQUIRES)
 	@touch $@
 
-# The CPU peer comes first, so that the "torch" of the extra is satisfied by the build chosen here.
+# PyTorch comes first, so that the "torch" of the extra is satisfied by the build chosen here.
 $(VENV)/.torch: $(VENV)/.made
 	$(PIP) install --quiet $(TORCH)
 	@touch $@
 
 $(VENV)/.installed-bench $(VENV)/.installed-test: $(VENV)/.torch
+$(VENV)/.installed-test: EXTRAS := test,bench
 
 # Without build isolation CMake finds the same tools each time and compiles only what changed.
 $(VENV)/.installed-%: $(SOURCES) $(VENV)/.made
-	@echo "building fastrnn and installing it with its [$*] extra ..."
-	$(PIP) install --quiet --no-build-isolation '.[$*]'
+	@echo "building fastrnn and installing it with [$(or $(EXTRAS),$*)] ..."
+	$(PIP) install --quiet --no-build-isolation '.[$(or $(EXTRAS),$*)]'
 	@touch $@

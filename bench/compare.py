@@ -1,6 +1,6 @@
 """Times fastrnn beside other libraries, on the same numbers, after it has checked that all give the same answer.
 
-    python bench/compare.py                                     the default grid, in some minutes
+    python bench/compare.py                                     the default grid, in half an hour or more
     python bench/compare.py --quick --cells gru                 a first impression
     python bench/compare.py --shapes 8x200 8x40x200 --modes training --threads 4
     python bench/compare.py --picture-only bench/results/NAME.json

@@ -13,7 +13,7 @@ from matplotlib.patches import Patch, Rectangle
 
 import report
 from grid import STREAMING, Shape
-from peers import OURS
+from peers import ORIENTATION, OURS, REGISTRY
 from report import Document
 
 # The background is opaque: the picture is the same on a light page and on a dark one.
@@ -42,8 +42,8 @@ GAIN_NORM = TwoSlopeNorm(vmin=-2, vcenter=0, vmax=5)  # of log2
 PEER: dict[str, Any] = {"markersize": 4.5, "markerfacecolor": PAPER, "markeredgecolor": INK, "markeredgewidth": 1.1}
 
 # Inches.
-LEFT, RIGHT, TOP, FOOT = 0.95, 0.35, 1.15, 0.45
-ROW, COLUMN, BARS = 0.30, 0.64, 2.9  # a shape's height, a cell's width, the width of the bars
+LEFT, RIGHT, TOP, FOOT = 0.95, 0.35, 1.15, 0.65
+ROW, COLUMN, BARS = 0.30, 0.8, 3.4  # a shape's height, a cell's width, the width of the bars
 GAP = 0.38  # between panels
 HEAD, AXIS, BETWEEN = 0.92, 0.22, 0.28  # above a mode's panels, below them, and between two modes
 
@@ -54,11 +54,14 @@ def save(document: Document, path: Path) -> None:
 
 
 def draw(document: Document) -> Figure:
-    """A band for each mode: for each peer a table of speed-ups, then the share of the machine's peak."""
-    modes, rivals, cells = report.modes(document), report.others(document), report.cells(document)
+    """A band for each mode: the map of speed-ups over each case's best peer, then the share of the machine's peak."""
+    modes, cells = report.modes(document), report.cells(document)
+    fastest = {report.best(case["results"]) for case in document["cases"]} - {None}
+    rivals = [peer for peer in _shown(document) if peer in fastest]
     shapes = {mode: report.shapes(report.of_mode(document, mode)) for mode in modes}
     table = len(cells) * COLUMN
-    width = max(LEFT + len(rivals) * (table + GAP) + BARS + RIGHT, 7)
+    bars_left = LEFT + (table + GAP if rivals else 0)
+    width = max(bars_left + BARS + RIGHT, 7.5)
     height = TOP + FOOT + sum(HEAD + len(shapes[mode]) * ROW + AXIS + BETWEEN for mode in modes)
     figure = Figure(figsize=(width, height))
 
@@ -71,7 +74,8 @@ def draw(document: Document) -> Figure:
         return figure.add_axes((x / width, 1 - (y + tall) / height, wide / width, tall / height))
 
     words(0.25, 0.42, _title(document), fontsize=16, fontweight="bold")
-    words(0.25, 0.68, report.software_line(document), fontsize=9, color=FAINT)
+    software = ", ".join(report.label(document, name, version=True) for name in (OURS[0], *_shown(document)))
+    words(0.25, 0.68, software, fontsize=9, color=FAINT)
     words(0.25, 0.87, f"{report.machine_line(document)}, {report.peak_line(document)}", fontsize=9, color=FAINT)
 
     y = TOP
@@ -79,26 +83,26 @@ def draw(document: Document) -> Figure:
         tall = len(shapes[mode]) * ROW
         words(0.25, y + 0.27, _mode_title(document, mode), fontsize=12, fontweight="bold")
         words(LEFT - 0.1, y + HEAD - 0.07, "B, H", fontsize=9, color=FAINT, ha="right")
-        x = LEFT
-        for rival in rivals:
-            words(x, y + 0.52, f"speed-up over {report.label(document, rival)}", fontsize=9, color=FAINT)
-            _gains(panel(x, y + HEAD, table, tall), document, mode, rival, cells, shapes[mode])
-            x += table + GAP
+        if rivals:
+            words(LEFT, y + 0.52, "speed-up over the best peer", fontsize=9, color=FAINT)
+            _gains(panel(LEFT, y + HEAD, table, tall), document, mode, cells, shapes[mode])
         unit = "time of a step" if mode == STREAMING else "share of the FMA peak"
-        words(x, y + 0.52, unit, fontsize=9, color=FAINT)
-        bars = panel(x, y + HEAD, BARS, tall)
-        (_times if mode == STREAMING else _shares)(bars, document, mode, cells, shapes[mode], rivals[:1])
-        for axes in figure.axes[-len(rivals) - 1 :]:
+        words(bars_left, y + 0.52, unit, fontsize=9, color=FAINT)
+        bars = panel(bars_left, y + HEAD, BARS, tall)
+        (_times if mode == STREAMING else _shares)(bars, document, mode, cells, shapes[mode])
+        panels = figure.axes[-2 if rivals else -1 :]
+        for axes in panels:
             axes.set_ylim(len(shapes[mode]) - 0.5, -0.5)
             axes.set_yticks([])
-        first = figure.axes[-len(rivals) - 1]
-        first.set_yticks(range(len(shapes[mode])), [report.shape_label(shape) for shape in shapes[mode]])
-        first.tick_params(axis="y", labelsize=9.5, labelcolor=INK, length=0)
+        panels[0].set_yticks(range(len(shapes[mode])), [report.shape_label(shape) for shape in shapes[mode]])
+        panels[0].tick_params(axis="y", labelsize=9.5, labelcolor=INK, length=0)
         y += HEAD + tall + AXIS + BETWEEN
 
     handles: list[Any] = [Patch(color=CELL_COLORS[cell], label=report.CELL_LABELS[cell]) for cell in cells]
     if rivals:
-        handles += bars.plot([], [], marker="D", color="none", **PEER, label=report.label(document, rivals[0]))
+        handles += bars.plot([], [], marker="D", color="none", **PEER, label="best peer")
+        names = [f"{REGISTRY[peer].letter} {report.label(document, peer)}" for peer in rivals]
+        words(LEFT, height - 0.47, f"best peer:  {'   '.join(names)}", fontsize=9)
     figure.legend(
         handles=handles,
         loc="lower right",
@@ -115,12 +119,16 @@ def draw(document: Document) -> Figure:
     return figure
 
 
+def _shown(document: Document) -> list[str]:
+    """The peers that can be the best."""
+    return [peer for peer in report.others(document) if peer != ORIENTATION]
+
+
 def _title(document: Document) -> str:
-    names = [report.label(document, rival) for rival in report.others(document)]
-    if not names:
-        return "fastrnn"
-    *all_but_one, last = names
-    return f"fastrnn beside {', '.join(all_but_one)} and {last}" if all_but_one else f"fastrnn beside {last}"
+    names = [report.label(document, peer) for peer in _shown(document)]
+    if len(names) > 2:
+        return f"fastrnn beside {len(names)} other libraries"
+    return " beside ".join(["fastrnn", *[" and ".join(names)] * bool(names)])
 
 
 def _mode_title(document: Document, mode: str) -> str:
@@ -132,20 +140,23 @@ def _mode_title(document: Document, mode: str) -> str:
     return f"{name.capitalize()}, T = {f'1…{steps}' if lengths else steps}"
 
 
-def _gains(axes: Axes, document: Document, mode: str, rival: str, cells: list[str], shapes: list[Shape]) -> None:
-    """A table of speed-ups: a row for each shape, a column for each cell."""
+def _gains(axes: Axes, document: Document, mode: str, cells: list[str], shapes: list[Shape]) -> None:
+    """A map of speed-ups and of the peers they are over: a row for each shape, a column for each cell."""
     ours = report.headline(mode, document)
     for column, cell in enumerate(cells):
         for row, shape in enumerate(shapes):
             case = report.find(document, mode, cell, shape)
-            gain = case["speedup"][ours].get(rival) if case else None
-            style: dict[str, Any] = {"ha": "center", "va": "center_baseline", "fontsize": 9.5}
-            if gain is None:
-                axes.text(column, row, "–", color=FAINT, **style)
+            over = report.gain(case, ours) if case else None
+            style: dict[str, Any] = {"va": "center_baseline", "fontsize": 9.5}
+            if over is None:
+                axes.text(column, row, "–", color=FAINT, ha="center", **style)
                 continue
+            gain, peer = over
             color = GAIN_COLORS(GAIN_NORM(math.log2(gain)))
             axes.add_patch(Rectangle((column - 0.475, row - 0.45), 0.95, 0.9, color=color, linewidth=0))
-            axes.text(column, row, report.ratio(gain), color=_on(color, gain), **style)
+            axes.text(column + 0.17, row, report.ratio(gain), color=_on(color, gain), ha="right", **style)
+            style["fontsize"] = 7.5
+            axes.text(column + 0.32, row, REGISTRY[peer].letter, color=_on(color, gain), ha="center", **style)
     axes.set_xlim(-0.5, len(cells) - 0.5)
     axes.xaxis.tick_top()
     axes.set_xticks(range(len(cells)), [CELL_HEADS[cell] for cell in cells])
@@ -159,18 +170,16 @@ def _on(color: tuple[float, ...], gain: float) -> str:
     return "white" if light < 0.5 else SLOWER if gain < 1 else INK
 
 
-def _shares(
-    axes: Axes, document: Document, mode: str, cells: list[str], shapes: list[Shape], rivals: list[str]
-) -> None:
-    _bars(axes, document, mode, cells, shapes, rivals, "peak_share", 100)
+def _shares(axes: Axes, document: Document, mode: str, cells: list[str], shapes: list[Shape]) -> None:
+    _bars(axes, document, mode, cells, shapes, "peak_share", 100)
     axes.set_xlim(0, 100)
     axes.set_xticks(range(0, 101, 25), [f"{tick}%" for tick in range(0, 101, 25)])
 
 
-def _times(axes: Axes, document: Document, mode: str, cells: list[str], shapes: list[Shape], rivals: list[str]) -> None:
+def _times(axes: Axes, document: Document, mode: str, cells: list[str], shapes: list[Shape]) -> None:
     """On a logarithmic scale."""
     axes.set_xscale("log")
-    values = _bars(axes, document, mode, cells, shapes, rivals, "median", 1e6)
+    values = _bars(axes, document, mode, cells, shapes, "median", 1e6)
     low, high = math.floor(math.log10(min(values) * 0.8)), math.ceil(math.log10(max(values) * 1.05))
     axes.set_xlim(10**low, 10**high)
     axes.set_xticks([10**n for n in range(low, high + 1)], [_microseconds(10**n) for n in range(low, high + 1)])
@@ -187,11 +196,10 @@ def _bars(
     mode: str,
     cells: list[str],
     shapes: list[Shape],
-    rivals: list[str],
     field: str,
     unit: float,
 ) -> list[float]:
-    """A bar for fastrnn's field, a diamond for the peer's. Returns the values."""
+    """A bar for fastrnn's field, a diamond for the best peer's. Returns the values."""
     ours = report.headline(mode, document)
     thick = 0.8 / len(cells)
     values = []
@@ -203,10 +211,10 @@ def _bars(
             y = row + (offset - (len(cells) - 1) / 2) * thick
             values.append(unit * case["results"][ours][field])
             axes.barh(y, values[-1], height=0.88 * thick, color=CELL_COLORS[cell], linewidth=0, zorder=2)
-            for rival in rivals:
-                if rival in case["results"]:
-                    values.append(unit * case["results"][rival][field])
-                    axes.plot(values[-1], y, marker="D", linestyle="none", zorder=3, clip_on=False, **PEER)
+            rival = report.best(case["results"])
+            if rival is not None:
+                values.append(unit * case["results"][rival][field])
+                axes.plot(values[-1], y, marker="D", linestyle="none", zorder=3, clip_on=False, **PEER)
     axes.grid(axis="x", color=LINE, linewidth=0.8, zorder=0)
     axes.spines[["bottom", "right", "top"]].set_visible(False)
     axes.spines["left"].set_color(FAINT)

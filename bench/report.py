@@ -12,6 +12,7 @@ A document is what the JSON file holds:
                     and after the cases, `flops_per_second` the highest of them
     peers           by name: label, version, details
     missing         by name: why a peer was left out
+    summary         see `summary`
     others          how many processors were busy with other programs during the cases, on average; null if unknown
     cases           a list, each with
         cell, mode, batch, input, hidden, steps, dtype
@@ -19,15 +20,17 @@ A document is what the JSON file holds:
         results     by peer: median, q1, q3 (seconds a call, over the blocks), readings (each block's), calls (in a
                     block), flops_per_second, peak_share, errors (of each array, relative to float64)
         speedup     of fastrnn, and of fastrnn prepared, over each other peer: its median over theirs
+        best        the fastest of the other peers but the NumPy reference; null if there is none
 """
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from grid import CELLS, MODES, STREAMING, Case, Shape
-from peers import OURS, REGISTRY
+from peers import ORIENTATION, OURS, REGISTRY
 from timing import quartiles
 
 Document = dict[str, Any]
@@ -75,7 +78,51 @@ def case_entry(case: Case, flops: int, results: dict[str, dict[str, Any]]) -> di
         "flops": flops,
         "results": results,
         "speedup": speedup,
+        "best": best(results),
     }
+
+
+def best(results: dict[str, dict[str, Any]]) -> str | None:
+    """The fastest peer of a case's results."""
+    rivals = [peer for peer in results if peer not in (*OURS, ORIENTATION)]
+    return min(rivals, key=lambda peer: results[peer]["median"], default=None)
+
+
+def gain(case: dict[str, Any], ours: str) -> tuple[float, str] | None:
+    """The speed-up over the best peer, and which that is; None if either was not measured."""
+    rival = best(case["results"])
+    return None if rival is None or ours not in case["results"] else (case["speedup"][ours][rival], rival)
+
+
+def summary(document: Document) -> list[dict[str, Any]]:
+    """For each mode and cell, of the form of fastrnn that the mode's figures are about:
+
+    mode, cell, fastrnn    the form: "fastrnn" or "fastrnn-prepared"
+    gain                   the geometric mean of the speed-ups over each case's best peer; null without peers
+    least                  the lowest of them, its `shape` and `peer`; null without peers
+    share                  median and least share of the peak where B >= 16 and H >= 256; null without such a shape
+    """
+    found = []
+    for mode in modes(document):
+        ours = headline(mode, document)
+        for cell in cells(document):
+            cases = [case for case in of_mode(document, mode) if case["cell"] == cell and ours in case["results"]]
+            gains = [(*over, shape_label(shape_of(case))) for case in cases if (over := gain(case, ours))]
+            shares = [
+                case["results"][ours]["peak_share"] for case in cases if case["batch"] >= 16 and case["hidden"] >= 256
+            ]
+            if not cases:
+                continue
+            entry: dict[str, Any] = {"mode": mode, "cell": cell, "fastrnn": ours}
+            entry |= {"gain": None, "least": None, "share": None}
+            if gains:
+                least, peer, shape = min(gains)
+                entry["gain"] = statistics.geometric_mean(over for over, *_ in gains)
+                entry["least"] = {"gain": least, "peer": peer, "shape": shape}
+            if shares:
+                entry["share"] = {"median": statistics.median(shares), "least": min(shares)}
+            found.append(entry)
+    return found
 
 
 def set_peak(document: Document, start: list[float], end: list[float]) -> None:
@@ -85,6 +132,7 @@ def set_peak(document: Document, start: list[float], end: list[float]) -> None:
     for case in document["cases"]:
         for entry in case["results"].values():
             entry["peak_share"] = entry["flops_per_second"] / peak
+    document["summary"] = summary(document)
 
 
 def warnings(document: Document, noisy: float = 0.2) -> list[str]:
@@ -191,40 +239,46 @@ def progress(document: Document, case: dict[str, Any]) -> str:
     ours = headline(case["mode"], {"cases": [case]})
     parts = []
     for peer, entry in case["results"].items():
-        text = f"{document['peers'][peer]['label']} {duration(entry['median'])}"
-        if peer not in OURS:
-            text += f" {ratio(case['speedup'][ours][peer])}"
-        parts.append(text)
+        of_peer = duration(entry["median"]) if peer in OURS else ratio(case["speedup"][ours][peer])
+        parts.append(f"{label(document, peer)} {of_peer}")
     return " | ".join(parts)
 
 
 def tables(document: Document) -> str:
-    """For the terminal: each mode's times, spread (half the distance of the quartiles), share of peak, speed-up."""
+    """For the terminal: a summary, then each mode's times, their spread, share of peak and what others take."""
     lines = [machine_line(document), software_line(document), peak_line(document)]
+    rows = [SUMMARY_HEAD, *_summary_rows(document)]
+    lines += ["", f"fastrnn over the best peer of each case; {LARGE}", *_aligned(rows)]
     for mode in modes(document):
         cases = of_mode(document, mode)
         ours = headline(mode, document)
-        columns = [ours, *(p for p in document["peers"] if p != ours and any(p in c["results"] for c in cases))]
+        rest = [p for p in document["peers"] if p != ours and any(p in c["results"] for c in cases)]
         steps = "" if mode == STREAMING else f", T {cases[0]['steps']}"
-        lines += ["", f"{mode}{steps}: median, spread, share of the FMA peak, × the first column's time"]
-        rows = [["", *(label(document, peer, version=True) for peer in columns)]]
+        lines += ["", f"{mode}{steps}: median, spread, share of the FMA peak; then what others take, × that time"]
+        rows = [["", label(document, ours), "best peer", *(label(document, peer) for peer in rest)]]
         for cell in cells(document):
             for shape in shapes(cases):
                 case = find(document, mode, cell, shape)
                 if case is not None:
-                    rows.append([f"{CELL_LABELS[cell]} {shape}", *(_cell(case, peer, ours) for peer in columns)])
+                    over = gain(case, ours)
+                    fastest = f"{ratio(over[0]):>5} {label(document, over[1])}" if over else "–"
+                    rows.append([f"{CELL_LABELS[cell]} {shape}", _cell(case, ours), fastest])
+                    rows[-1] += [_times(case, peer, ours) for peer in rest]
         lines += _aligned(rows)
     return "\n".join(lines)
 
 
 def markdown(document: Document) -> str:
-    """For a README: one table a mode, one column a cell."""
-    rivals = others(document)
-    meaning = ["time of a call"]
-    meaning += [f"speed-up over {' / '.join(label(document, peer) for peer in rivals)}"] if rivals else []
+    """For a README: the summary, then one table a mode, one column a cell."""
+    meaning = ["time of a call", "speed-up over the best peer", "share of the FMA peak"]
     lines = [
         f"{machine_line(document)}; {peak_line(document)}; {software_line(document)}; {document['date'][:10]}.",
-        f"Each entry: {', '.join([*meaning, 'share of the FMA peak'])}.",
+        "",
+        f"**Summary**: speed-up over the best peer of each case; {LARGE}",
+        "",
+        *_markdown_table([SUMMARY_HEAD, *_summary_rows(document)]),
+        "",
+        f"Each entry below: {', '.join(meaning)}.",
     ]
     for mode in modes(document):
         cases = of_mode(document, mode)
@@ -233,21 +287,42 @@ def markdown(document: Document) -> str:
         what = MODES[mode] if mode == STREAMING else f"{MODES[mode]}, T = {cases[0]['steps']}"
         prepared = f"; {label(document, ours)}" if ours != OURS[0] else ""
         lines += ["", f"**{mode.capitalize()}** ({what}{prepared})", ""]
-        lines.append("| B, H | " + " | ".join(CELL_LABELS[cell] for cell in present) + " |")
-        lines.append("|---" * (1 + len(present)) + "|")
+        rows = [["B, H", *(CELL_LABELS[cell] for cell in present)]]
         for shape in shapes(cases):
-            entries = [_markdown_entry(find(document, mode, cell, shape), ours, rivals) for cell in present]
-            lines.append(f"| {shape_label(shape)} | " + " | ".join(entries) + " |")
+            entries = [_markdown_entry(document, find(document, mode, cell, shape), ours) for cell in present]
+            rows.append([shape_label(shape), *entries])
+        lines += _markdown_table(rows)
     return "\n".join(lines)
 
 
-def _markdown_entry(case: dict[str, Any] | None, ours: str, rivals: Sequence[str]) -> str:
+SUMMARY_HEAD = ["", "geometric mean", "least", "share of the peak, median", "least"]
+LARGE = "shares of the FMA peak where B ≥ 16 and H ≥ 256"
+
+
+def _summary_rows(document: Document) -> list[list[str]]:
+    rows = []
+    for entry in summary(document):
+        least, share = entry["least"], entry["share"]
+        row = [f"{entry['mode']}, {CELL_LABELS[entry['cell']]}"]
+        row.append(ratio(entry["gain"]) if least else "–")
+        row.append(f"{ratio(least['gain'])} {label(document, least['peer'])} at {least['shape']}" if least else "–")
+        row += [f"{share['median']:.0%}", f"{share['least']:.0%}"] if share else ["–", "–"]
+        rows.append(row)
+    return rows
+
+
+def _markdown_table(rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    lines.insert(1, "|---" * len(rows[0]) + "|")
+    return lines
+
+
+def _markdown_entry(document: Document, case: dict[str, Any] | None, ours: str) -> str:
     if case is None or ours not in case["results"]:
         return ""
-    entry = case["results"][ours]
-    gains = [ratio(case["speedup"][ours][peer]) if peer in case["results"] else "–" for peer in rivals]
-    gain = f", **{gains[0]}**{''.join(f' / {g}' for g in gains[1:])}" if gains else ""
-    return f"{duration(entry['median'])}{gain}, {entry['peak_share']:.0%}"
+    entry, over = case["results"][ours], gain(case, ours)
+    against = f", **{ratio(over[0])}** {label(document, over[1])}" if over else ""
+    return f"{duration(entry['median'])}{against}, {entry['peak_share']:.0%}"
 
 
 def shape_label(shape: Shape) -> str:
@@ -267,15 +342,19 @@ def ratio(value: float) -> str:
     return f"{value:.{2 if value < 1.995 else 1 if value < 9.95 else 0}f}×"
 
 
-def _cell(case: dict[str, Any], peer: str, ours: str) -> str:
+def _cell(case: dict[str, Any], peer: str) -> str:
+    """The spread is half the distance between the quartiles."""
     if peer not in case["results"]:
         return "–"
     entry = case["results"][peer]
     spread = (entry["q3"] - entry["q1"]) / 2 / entry["median"]
-    text = f"{duration(entry['median']):>8} ±{spread:>4.1%} {entry['peak_share']:>4.0%}"
-    if peer != ours and ours in case["results"]:
-        text += f" {ratio(entry['median'] / case['results'][ours]['median']):>5}"
-    return text
+    return f"{duration(entry['median']):>8} ±{spread:>5.1%} {entry['peak_share']:>4.0%}"
+
+
+def _times(case: dict[str, Any], peer: str, ours: str) -> str:
+    if not {peer, ours} <= case["results"].keys():
+        return "–"
+    return f"{ratio(case['results'][peer]['median'] / case['results'][ours]['median']):>5}"
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -20,7 +20,7 @@ class Effort:
     min_blocks: int = 5
     max_blocks: int = 11
     seconds: float = 1.0  # of all blocks of one function together, as far as the two limits allow
-    pause: float = 0.05  # before each block: the time for the threads of the library before to fall asleep
+    pause: float = 0.08  # before each block: the time for the threads of the library before to fall asleep
     awake_seconds: float = 0.003  # untimed calls before each block, at least one: caches and clock rate recover
 
     def plan(self, call_seconds: float, slow: bool) -> tuple[int, int]:

@@ -21,7 +21,15 @@ BENCH = Path(__file__).parents[1] / "bench"
 FILES = [path.stem for path in BENCH.glob("*.py") if path.stem != "plot"]
 CELLS = ["lstm", "gru", "gru_reset_before", "rnn_tanh", "rnn_relu", "rnn_sigmoid"]
 MODES = ["inference", "training", "streaming", "inference-lengths", "training-lengths"]
-PEERS = ["fastrnn", "fastrnn-prepared", "pytorch", "reference"]
+LIBRARIES = {  # the module by which each is found to be missing
+    "pytorch": "torch",
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+    "jax": "jax",
+    "tensorflow": "tensorflow",
+}
+OWN = ["fastrnn", "fastrnn-prepared", "reference"]  # need nothing else
+PEERS = [*OWN, *LIBRARIES]
 STEPS, BATCH, INPUT, HIDDEN = 5, 3, 6, 8
 PEAK = {"start": [4e9, 5e9], "end": [8e9]}
 
@@ -58,11 +66,27 @@ def case(bench):
 def document(bench, effort):
     """Results of all cells and modes, of fastrnn and the reference."""
     chosen = bench.grid.cases(CELLS, MODES, bench.grid.shapes("1x7 3x6x8"), STEPS, "float32")
-    peers = {name: bench.peers.load(name, 1) for name in PEERS if name != "pytorch"}
+    peers = {name: bench.peers.load(name, 1) for name in OWN}
     peaks = iter(PEAK.values())
     return bench.compare.compare(
         chosen, peers, {"pytorch": "gone"}, 1, effort, lambda *_, **__: None, lambda *_: next(peaks)
     )
+
+
+@pytest.fixture
+def rivalled(bench, document):
+    """The same with made-up results of two libraries: one is the best in inference, the other is alone in training."""
+    document = json.loads(json.dumps(document))
+    for name, slower in {"pytorch": 3.0, "onnxruntime": 2.0}.items():
+        document["peers"][name] = {"label": bench.peers.REGISTRY[name].label, "version": "1"}
+        for case in document["cases"]:
+            if name == "pytorch" or not case["mode"].startswith("training"):
+                results = case["results"]
+                times = ("median", "q1", "q3")
+                results[name] = results["fastrnn"] | {key: slower * results["fastrnn"][key] for key in times}
+                for ours, gains in case["speedup"].items():
+                    gains[name] = results[name]["median"] / results[ours]["median"]
+    return document
 
 
 # ---------------------------------------------------------------------------------------------------------- figures
@@ -103,6 +127,36 @@ def test_arithmetic(document):
             ours: {"reference": pytest.approx(results["reference"]["median"] / results[ours]["median"])}
             for ours in ["fastrnn", *prepared]
         }
+        assert case["best"] is None  # not the reference
+
+
+def test_best_peer(bench, rivalled):
+    for case in rivalled["cases"]:
+        name, gain = ("pytorch", 3) if case["mode"].startswith("training") else ("onnxruntime", 2)
+        assert bench.report.best(case["results"]) == name
+        assert bench.report.gain(case, "fastrnn") == (pytest.approx(gain), name)
+        assert (bench.report.gain(case, "fastrnn-prepared") is None) == case["mode"].startswith("training")
+
+
+def test_summary(bench, document, rivalled):
+    assert [(entry["gain"], entry["least"], entry["share"]) for entry in document["summary"]] == 30 * [(None,) * 3]
+
+    first, _ = (case for case in rivalled["cases"] if (case["mode"], case["cell"]) == ("inference", "gru"))
+    first["speedup"]["fastrnn"]["onnxruntime"] = 8.0
+    first |= {"batch": 16, "hidden": 256}
+    first["results"]["fastrnn"]["peak_share"] = 0.75
+    third = json.loads(json.dumps(first)) | {"hidden": 512}
+    third["results"]["fastrnn"]["peak_share"] = 0.25
+    third["speedup"]["fastrnn"]["onnxruntime"] = 0.5
+    rivalled["cases"].append(third)
+    by_case = {(entry["mode"], entry["cell"]): entry for entry in bench.report.summary(rivalled)}
+    assert len(by_case) == 30
+    entry = by_case["inference", "gru"]
+    assert entry["gain"] == pytest.approx((8 * 2 * 0.5) ** (1 / 3))
+    assert entry["least"] == {"gain": 0.5, "peer": "onnxruntime", "shape": "16, 512 (I 7)"}
+    assert entry["share"] == {"median": 0.5, "least": 0.25}
+    assert by_case["training", "lstm"]["gain"] == pytest.approx(3)
+    assert by_case["streaming", "lstm"]["fastrnn"] == "fastrnn-prepared"
 
 
 @pytest.mark.parametrize(("cell", "gates"), [("lstm", 4), ("gru", 3), ("gru_reset_before", 3), ("rnn_tanh", 1)])
@@ -349,28 +403,50 @@ def test_default_grid(bench):
     assert full - set(shapes) == {"1x1024", "64x1024"}
 
 
-def test_a_missing_peer_is_named(bench, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.delitem(sys.modules, "peers.pytorch", raising=False)
+def test_missing_peers_are_named(bench, monkeypatch):
+    for name, module in LIBRARIES.items():
+        monkeypatch.setitem(sys.modules, module, None)
+        monkeypatch.delitem(sys.modules, f"peers.{bench.peers.REGISTRY[name].file}", raising=False)
     loaded, missing = bench.compare.load_peers(None, 1)
-    assert list(loaded) == ["fastrnn", "fastrnn-prepared", "reference"]
-    assert missing == {"pytorch": "PyTorch is not compared: there is no module 'torch'; pip install torch"}
+    assert list(loaded) == OWN
+    assert list(missing) == list(LIBRARIES)
+    assert missing["pytorch"] == "PyTorch is not compared: there is no module 'torch'; pip install torch"
+    assert missing["openvino"] == ("OpenVINO is not compared: there is no module 'openvino'; pip install onnx openvino")
     with pytest.raises(bench.compare.UserError, match="pip install torch"):
         bench.compare.load_peers(["pytorch"], 1)
+
+
+def test_letters_tell_peers_apart(bench):
+    letters = [bench.peers.REGISTRY[name].letter for name in LIBRARIES]
+    assert all(letters)
+    assert len(set(letters)) == len(letters)
+    assert set(bench.peers.REGISTRY) == set(PEERS)
 
 
 # --------------------------------------------------------------------------------------------------- tables, picture
 
 
-def test_markdown(bench, document):
-    text = bench.report.markdown(document)
-    case = bench.report.find(document, "streaming", "gru", bench.grid.Shape(1, 7))
-    ratio = case["results"]["reference"]["median"] / case["results"]["fastrnn-prepared"]["median"]
+def test_markdown(bench, document, rivalled):
+    text = bench.report.markdown(rivalled)
+    case = bench.report.find(rivalled, "streaming", "gru", bench.grid.Shape(1, 7))
+    ratio = case["results"]["onnxruntime"]["median"] / case["results"]["fastrnn-prepared"]["median"]
     rows = text[text.index("**Streaming**") :].splitlines()
     assert rows[2].split(" | ")[1:3] == ["LSTM", "GRU"]
-    assert f"**{bench.report.ratio(ratio)}**" in rows[4].split(" | ")[2]
+    assert f"**{bench.report.ratio(ratio)}** ONNX Runtime" in rows[4].split(" | ")[2]
     assert "| 3, 8 (I 6) |" in text
     assert all(text.count(f"**{mode.capitalize()}** (") == 1 for mode in MODES)
+    assert "| training, LSTM | 3.0× | 3.0× PyTorch at " in text
+    assert "PyTorch" not in bench.report.markdown(document)
+
+
+def test_tables(bench, document, rivalled):
+    lines = bench.report.tables(rivalled).splitlines()
+    head = next(line for line in lines if "best peer" in line and "NumPy" in line)
+    assert head.split("  ")[-1].strip() == "ONNX Runtime"
+    row = next(line for line in lines[lines.index(head) :] if line.startswith("LSTM 3x6x8"))
+    assert "2.0× ONNX Runtime" in row
+    assert "3.0×" in row
+    assert "PyTorch" not in bench.report.tables(document)
 
 
 @pytest.mark.parametrize(
@@ -389,15 +465,11 @@ def assert_picture(path):
 
 @needs_matplotlib
 @pytest.mark.parametrize("kept", ["everything", "no rival", "one case"])
-def test_picture(bench, document, tmp_path, kept):
-    document = json.loads(json.dumps(document))
-    if kept == "no rival":
-        del document["peers"]["reference"]
-        for case in document["cases"]:
-            del case["results"]["reference"]
-            case["speedup"] = {ours: {} for ours in case["speedup"]}
+def test_picture(bench, document, rivalled, tmp_path, kept):
+    if kept == "everything":
+        document = rivalled
     elif kept == "one case":
-        document["cases"] = document["cases"][:1]
+        document = rivalled | {"cases": rivalled["cases"][:1]}
     path = tmp_path / "results.json"
     path.write_text(json.dumps(document), "utf-8")
     bench.compare.main(bench.options.parse(["--picture-only", str(path)]))

@@ -17,15 +17,21 @@ class Entry(NamedTuple):
     class_name: str
     label: str  # in tables and pictures
     requirement: str  # what pip installs
+    letter: str = ""  # in cells of the picture; only peers that can be the best have one
 
 
 REGISTRY = {  # by the name on the command line and in results, in the order of tables
     "fastrnn": Entry("fastrnn", "Layer", "fastrnn", "fastrnn"),
     "fastrnn-prepared": Entry("fastrnn", "Prepared", "fastrnn, prepared", "fastrnn"),
-    "pytorch": Entry("pytorch", "PyTorch", "PyTorch", "torch"),
+    "pytorch": Entry("pytorch", "PyTorch", "PyTorch", "torch", "P"),
+    "onnxruntime": Entry("onnx_runtime", "OnnxRuntime", "ONNX Runtime", "onnx onnxruntime", "O"),
+    "openvino": Entry("open_vino", "OpenVINO", "OpenVINO", "onnx openvino", "V"),
+    "jax": Entry("jax_scan", "JAX", "JAX", "jax", "J"),
+    "tensorflow": Entry("tensor_flow", "TensorFlow", "TensorFlow", "tensorflow-cpu", "T"),
     "reference": Entry("reference", "Reference", "NumPy", "fastrnn"),
 }
 OURS = ("fastrnn", "fastrnn-prepared")  # what the others are measured against
+ORIENTATION = "reference"  # never counts as the best peer
 
 
 class MissingError(Exception):
