@@ -1,5 +1,6 @@
 """The reference against what shares no line with it: scalar Python, finite differences and hand-worked values."""
 
+import itertools
 import math
 
 import numpy as np
@@ -426,7 +427,7 @@ def test_splitmix64():
 @pytest.mark.parametrize("seed", [0, 42, 2**64 - 1])
 def test_masks_are_a_function_of_the_position(seed):
     probability, layer, (T, B, W) = 0.3, 2, (3, 4, 5)
-    key = integer_splitmix64((seed + layer) % 2**64)
+    key = integer_splitmix64((integer_splitmix64(seed) + layer) % 2**64)
     mask = kept(seed, layer, probability, (T, B, W))
     for t, b, j in np.ndindex(T, B, W):
         random = integer_splitmix64((key + (t * B + b) * W + j) % 2**64) >> 40
@@ -439,6 +440,16 @@ def test_masks_have_their_probability():
         assert mean == pytest.approx(1 - probability, abs=4 * math.sqrt(probability * (1 - probability) / 60000))
     assert kept(1, 1, 0.0, (5, 4, 3)).all()
     assert not kept(1, 1, 1.0, (5, 4, 3)).any()
+
+
+def test_masks_of_neighbours_are_independent():
+    """Those of two seeds or layers agree as often as chance has it."""
+    probability, shape = 0.3, (40, 30, 20)
+    masks = {(seed, layer): kept(seed, layer, probability, shape) for seed in range(4) for layer in range(1, 4)}
+    chance = probability**2 + (1 - probability) ** 2
+    for (one, a), (other, b) in itertools.combinations(masks.items(), 2):
+        deviations = ((a == b).mean() - chance) / math.sqrt(chance * (1 - chance) / a.size)
+        assert abs(deviations) < 4.5, f"seed and layer {one}, {other}: {(a == b).mean():.3f}, by chance {chance:.3f}"
 
 
 @pytest.mark.parametrize("probability", [0.25, 1.0])

@@ -27,9 +27,12 @@ def _hash(z: int) -> int:
 
 
 def kept(seed: int, layer: int, probability: float, shape: tuple[int, int, int]) -> NDArray[np.bool_]:
-    """Which elements of `layer`'s input, of shape (T, B, W), are kept when each is dropped with `probability`."""
+    """Which elements of `layer`'s input, of shape (T, B, W), are kept when each is dropped with `probability`.
+
+    The seed is hashed before the layer is added: else one seed's next layer would have the next seed's mask.
+    """
     position = np.arange(np.prod(shape, dtype=np.int64), dtype=np.uint64).reshape(shape)
-    random = splitmix64(position + np.uint64(_hash(seed + layer))) >> np.uint64(64 - _BITS)
+    random = splitmix64(position + np.uint64(_hash(_hash(seed) + layer))) >> np.uint64(64 - _BITS)
     keep: NDArray[np.bool_] = random >= np.uint64(int(probability * 2**_BITS))
     return keep
 
