@@ -366,6 +366,7 @@ def test_layouts_agree(name):
                 tape.cells(layer, direction)
     assert tape.x is x
     assert tape.nbytes > tape.gates(0, 0).nbytes * 4
+    np.testing.assert_array_equal(tape.gates(1), tape.gates(1, 0))
     with pytest.raises(ValueError, match="layer"):
         tape.gates(2, 0)
     with pytest.raises(ValueError, match="direction"):

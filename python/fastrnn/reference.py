@@ -351,11 +351,11 @@ class Tape:
         arrays += [mask for mask in self.masks if mask is not None]
         return sum(array.nbytes for array in arrays)
 
-    def gates(self, layer: int, direction: int) -> Array:
+    def gates(self, layer: int, direction: int = 0) -> Array:
         """The activated gates, (T, B, G, H) in the layout of x; those of an RNN are h. Read-only, zeros at padding."""
         return self._view(self._record(layer, direction).gates)
 
-    def cells(self, layer: int, direction: int) -> Array:
+    def cells(self, layer: int, direction: int = 0) -> Array:
         """The c of an LSTM, (T, B, H) in the layout of x. Read-only, zeros at padding."""
         if self.spec.cell != "lstm":
             raise ValueError(f"cells: a network of {self.spec.cell} has none")
