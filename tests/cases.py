@@ -16,6 +16,7 @@ ISAS = tuple(_core.available_isas())
 PARTITIONS = ("rows", "units")
 PROJECTED = "lstm_projected"
 CELLS = (*reference.CELLS, PROJECTED)  # every cell that there is, and the option that makes another one of it
+WITH_C = (*(cell for cell, own in reference.CELLS.items() if own.has_cell), PROJECTED)  # whose state is (h, c)
 
 
 class Native(layers._Layer):
@@ -73,8 +74,8 @@ class Data:
 
 
 def state_shapes(spec, *batch):
-    """Of h, and of c in an LSTM."""
-    widths = [spec.proj_size or spec.hidden_size] + [spec.hidden_size] * (spec.cell == "lstm")
+    """Of h, and of c where the cell has one."""
+    widths = [spec.proj_size or spec.hidden_size] + [spec.hidden_size] * reference.CELLS[spec.cell].has_cell
     return [(spec.num_layers * (1 + spec.bidirectional), *batch, width) for width in widths]
 
 

@@ -25,6 +25,7 @@ from cases import (
     ISAS,
     PARTITIONS,
     PROJECTED,
+    WITH_C,
     Data,
     Native,
     Reference,
@@ -212,9 +213,7 @@ def test_gradients_of_three_layers_and_both_directions(cell, isa, assert_close):
     }
 
 
-@pytest.mark.parametrize(
-    ("cell", "of"), [(cell, of) for cell in CELLS for of in ("yhc" if cell.startswith("lstm") else "yh")]
-)
+@pytest.mark.parametrize(("cell", "of"), [(cell, of) for cell in CELLS for of in ("yhc" if cell in WITH_C else "yh")])
 @pytest.mark.parametrize("lengths", [None, [4, 9, 0]])
 def test_loss_on_one_result_alone(cell, of, lengths, isa, assert_close):
     layer = Native(cell, I, H, **DEEP)
@@ -242,7 +241,7 @@ def test_loss_on_nothing(cell, isa):
     assert not any(gradient.any() for gradient in gradients.values())
 
 
-@pytest.mark.parametrize("cell", ["lstm", PROJECTED])
+@pytest.mark.parametrize("cell", WITH_C)
 def test_half_a_state(cell):
     """h0 without c0 and the other way round, in a tuple or in a list."""
     layer = Native(cell, I, H)

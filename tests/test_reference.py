@@ -2,12 +2,14 @@
 
 import itertools
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from fastrnn import reference
 from fastrnn._dropout import kept, splitmix64
+from fastrnn._spec import SPEC_FIELDS
 from fastrnn.reference import GRU, LSTM, RNN
 
 CELLS = {
@@ -351,13 +353,14 @@ def test_layouts_agree(name):
     tape = time_major.forward(x, lengths=[5, 3])[2]
     other = batch_first.forward(np.asfortranarray(x.swapaxes(0, 1)), lengths=[5, 3])[2]
     single = time_major.forward(x[:, 0], lengths=5)[2]
+    own = reference.CELLS[tape.spec.cell]
     for layer, direction in np.ndindex(2, 2):
         gates = tape.gates(layer, direction)
-        assert gates.shape == (5, 2, {"r": 1, "l": 4, "g": 3}[name[0]], 4)
+        assert gates.shape == (5, 2, own.gates, 4)
         assert not gates.flags.writeable
         np.testing.assert_array_equal(other.gates(layer, direction).swapaxes(0, 1), gates)
         np.testing.assert_allclose(single.gates(layer, direction), gates[:, 0], rtol=1e-13)
-        if name.startswith("lstm"):
+        if own.has_cell:
             cells = tape.cells(layer, direction)
             assert cells.shape == (5, 2, 4)
             np.testing.assert_array_equal(other.cells(layer, direction).swapaxes(0, 1), cells)
@@ -405,6 +408,23 @@ def test_float32_stays_float32(name):
         assert array.dtype == np.float32
         error = np.linalg.norm(array - expected[what]) / np.linalg.norm(expected[what])
         assert error < 2e-6, what
+
+
+def test_any_cell_may_have_a_c(monkeypatch):
+    """Nothing but the cell itself says what its state is: here is another of the LSTM's kind."""
+    layer = make("lstm", 3, 4, num_layers=2, bidirectional=True)
+    fields = {name: getattr(layer.spec, name) for name in SPEC_FIELDS}
+    monkeypatch.setitem(reference.CELLS, "another", type("Another", (reference.LSTMCell,), {})())
+    monkeypatch.setattr(reference, "check", lambda *_: None)  # it knows the native cells
+    random = np.random.default_rng(3)
+    x, state, dstate = random.normal(size=(5, 2, 3)), *(random_state(layer, random, 2) for _ in range(2))
+    results = []
+    for spec in (layer.spec, SimpleNamespace(**fields | {"cell": "another"})):
+        y, final, tape = reference.forward(spec, list(layer.parameters.values()), x, state, None, 0)
+        dx, dh0, dc0, flat = reference.backward(tape, np.ones_like(y), dstate)
+        results.append([y, *final, tape.cells(1), dx, dh0, dc0, *flat])
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 # ---------------------------------------------------------------------------------------------------------- dropout

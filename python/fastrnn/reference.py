@@ -73,7 +73,7 @@ class Weights:
         return Weights(zeros(self.ih), zeros(self.hh), zeros(self.b_ih), zeros(self.b_hh), hr)
 
 
-States = tuple[Array, ...]  # (h,), or (h, c) in an LSTM
+States = tuple[Array, ...]  # (h,), or (h, c) of a cell that has a c
 
 
 class Cell(Protocol):
@@ -82,6 +82,10 @@ class Cell(Protocol):
     @property
     def gates(self) -> int:
         """G"""
+
+    @property
+    def has_cell(self) -> bool:
+        """Whether the state is (h, c): beside h, which is the output, a c of H numbers."""
 
     def step(self, w: Weights, x: Array, state: States) -> tuple[States, Array]:
         """The state after reading x, and the activated gates, (B, G, H)."""
@@ -115,6 +119,7 @@ class RNNCell:
     """Elman 1990:  h' = f(W_ih x + b_ih + W_hh h + b_hh), f one of tanh, relu, sigmoid."""
 
     gates = 1
+    has_cell = False
 
     def __init__(self, nonlinearity: str) -> None:
         self.nonlinearity = nonlinearity
@@ -147,6 +152,7 @@ class LSTMCell:
     """
 
     gates = 4
+    has_cell = True
 
     def step(self, w: Weights, x: Array, state: States) -> tuple[States, Array]:
         h, c = state
@@ -190,6 +196,7 @@ class GRUCell:
     """
 
     gates = 3
+    has_cell = False
 
     def step(self, w: Weights, x: Array, state: States) -> tuple[States, Array]:
         (h,) = state
@@ -228,6 +235,7 @@ class GRUResetBeforeCell:
     """
 
     gates = 3
+    has_cell = False
 
     def step(self, w: Weights, x: Array, state: States) -> tuple[States, Array]:
         (h,) = state
@@ -277,7 +285,7 @@ class Record:
     """What one layer and direction did: all that its backward pass needs. Zeros past a row's length."""
 
     x: Array  # (T, B, I)
-    before: States  # the state each step started from: h (T, B, H_out) and in an LSTM c (T, B, H)
+    before: States  # the state each step started from: h (T, B, H_out) and, if the cell has one, c (T, B, H)
     gates: Array  # (T, B, G, H)
     after: States  # the state each step ended with
 
@@ -356,8 +364,8 @@ class Tape:
         return self._view(self._record(layer, direction).gates)
 
     def cells(self, layer: int, direction: int = 0) -> Array:
-        """The c of an LSTM, (T, B, H) in the layout of x. Read-only, zeros at padding."""
-        if self.spec.cell != "lstm":
+        """The c of a cell that has one, (T, B, H) in the layout of x. Read-only, zeros at padding."""
+        if not CELLS[self.spec.cell].has_cell:
             raise ValueError(f"cells: a network of {self.spec.cell} has none")
         return self._view(self._record(layer, direction).after[1])
 
@@ -436,7 +444,7 @@ def _stack(
 
 
 def backward(tape: Tape, dy: Array | None, dstate: State) -> tuple[Array, Array, Array | None, list[Array]]:
-    """dx, dh0, dc0 (None unless an LSTM), and the gradients of the weights in the flat order."""
+    """dx, dh0, dc0 (None unless the cell has a c), and the gradients of the weights in the flat order."""
     spec, layout = tape.spec, Layout(tape.spec, tape.x)
     dx = layout.sequence_in(_checked("dy", dy, layout.y_shape, spec))
     dfinal = layout.states_in(_checked_states(dstate, layout))
@@ -477,7 +485,7 @@ class Layout:
         self.unbatched = x.ndim == 2
         self.swapped = spec.batch_first and not self.unbatched
         h = spec.proj_size or spec.hidden_size
-        self.widths = (h, spec.hidden_size) if spec.cell == "lstm" else (h,)  # of h, and of c
+        self.widths = (h, spec.hidden_size) if CELLS[spec.cell].has_cell else (h,)  # of h, and of c
         self.y_shape = (*x.shape[:-1], h * (1 + spec.bidirectional))
         batch = () if self.unbatched else (x.shape[0 if self.swapped else 1],)
         count = spec.num_layers * (1 + spec.bidirectional)
@@ -491,7 +499,7 @@ class Layout:
 
     def states_in(self, state: State) -> list[States]:
         """From h or (h, c), each may be None for zeros, to a tuple for each layer and direction."""
-        if self.spec.cell != "lstm":
+        if len(self.widths) == 1:
             state = (state,)
         elif state is None:
             state = (None, None)
@@ -522,7 +530,7 @@ def _checked(name: str, array: Any, shape: tuple[int, ...], spec: Spec) -> Array
 
 def _checked_states(dstate: State, layout: Layout) -> State:
     spec, shapes = layout.spec, layout.state_shapes
-    if spec.cell != "lstm":
+    if len(shapes) == 1:
         return _checked("dh_n", dstate, shapes[0], spec)
     if dstate is None:
         return None
