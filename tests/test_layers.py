@@ -4,8 +4,10 @@ import copy
 import itertools
 import json
 import pickle
+import struct
 import sys
 import threading
+import zipfile
 from importlib.metadata import version
 
 import numpy as np
@@ -386,6 +388,49 @@ def test_files_that_are_no_networks(suffix, tmp_path):
                 load(path)
 
 
+@pytest.mark.parametrize("kind", ["npz", "compressed npz", "safetensors"])
+def test_damaged_files(kind, tmp_path):
+    """With any byte changed, or cut off: a network, or an error of those that `load` promises."""
+    path = tmp_path / f"m.{kind.split()[-1]}"
+    if path.suffix == ".safetensors":
+        pytest.importorskip("safetensors")
+    fastrnn.RNN(1, 2, bias=False, seed=0).save(path)
+    if kind.startswith("compressed"):
+        with np.load(path) as archive:
+            np.savez_compressed(path, **archive)
+    whole = path.read_bytes()
+    cut = (whole[:size] for size in range(0, len(whole), 7))
+    changed = (whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :] for place in range(len(whole)))
+    errors = []
+    for contents in itertools.chain(cut, changed):
+        path.write_bytes(contents)
+        try:
+            assert isinstance(fastrnn.load(path), fastrnn.RNN)
+        except (OSError, ValueError) as error:
+            errors.append(error)
+    assert len(errors) > len(whole) / 7  # each cut, at least
+    assert all(isinstance(error, OSError) or str(error).startswith("path: ") for error in errors)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (4, 1), ",  # tokenize.TokenError or a SyntaxError
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (1152921504606846976,), }",  # MemoryError
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (-1,), }",
+        "{'descr': 'what', 'fortran_order': False, 'shape': (4, 1), }",
+        "(" * 9000,
+    ],
+)
+def test_arrays_with_broken_headers(header, tmp_path):
+    """In an archive that is whole."""
+    path = tmp_path / "m.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("weight_ih_l0.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode())
+    with pytest.raises(ValueError, match=r"^path: .* is not a network that fastrnn saved"):
+        fastrnn.load(path)
+
+
 def test_files_with_something_wrong_inside(tmp_path):
     path = tmp_path / "m.npz"
     fastrnn.LSTM(3, 4).save(path)
@@ -403,7 +448,7 @@ def test_files_with_something_wrong_inside(tmp_path):
         (other(cell="cnn"), "cnn"),
         (other(cell=["lstm"]), "lstm"),
         (other(more=1), "unexpected more"),
-        (other(hidden_size=0), "hidden_size"),
+        (other(hidden_size=0), r"^path: .*hidden_size"),
         (other(hidden_size=5), "weight_ih_l0"),
         (other(hidden_size=2**31 - 1), "weight_ih_l0"),
         (other(num_layers=2**31 - 1), "num_layers"),

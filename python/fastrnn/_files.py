@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -27,25 +26,31 @@ def write(path: str | os.PathLike[str], config: dict[str, Any], arrays: dict[str
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array]]:
-    suffix = _suffix(path)
+    read_as = {".npz": _read_npz, ".safetensors": _read_safetensors}[_suffix(path)]
     try:
-        if suffix == ".npz":
-            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                arrays = dict(archive)
-            config = json.loads(str(arrays.pop(_CONFIG)))
-        else:
-            library = _safetensors()
-            try:
-                with library.safe_open(path, framework="numpy") as file:
-                    config = json.loads((file.metadata() or {})[_CONFIG])
-                    arrays = {name: np.array(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
-            except library.SafetensorError as error:
-                raise ValueError(str(error)) from error
+        config, arrays = read_as(path)
         if not isinstance(config, dict):
             raise ValueError("the configuration is not an object")
-    except (ValueError, KeyError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"path: {os.fspath(path)!r} is not a network that fastrnn saved ({error})") from error
+    except (OSError, ImportError):
+        raise
+    # A broken file shows in a dozen ways: BadZipFile, zlib.error, lzma.LZMAError, EOFError, KeyError, TokenError,
+    # zipfile's NotImplementedError and RuntimeError, MemoryError from a shape that no array can have, …
+    except Exception as error:
+        why = str(error) or type(error).__name__
+        raise ValueError(f"path: {os.fspath(path)!r} is not a network that fastrnn saved ({why})") from error
     return config, arrays
+
+
+def _read_npz(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Array]]:
+    with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        arrays = dict(archive)
+    return json.loads(str(arrays.pop(_CONFIG))), arrays
+
+
+def _read_safetensors(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Array]]:
+    with _safetensors().safe_open(path, framework="numpy") as file:
+        arrays = {name: np.array(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+        return json.loads((file.metadata() or {})[_CONFIG]), arrays
 
 
 def _suffix(path: str | os.PathLike[str]) -> str:

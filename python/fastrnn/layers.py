@@ -183,7 +183,7 @@ class _Layer:
         try:
             spec = make_spec(*(config[field] for field in SPEC_FIELDS))
             seeds = Seeds(*(check_int(name, config[name], 0, 2**64 - 1) for name in ("dropout_base", "dropout_calls")))
-        except TypeError as error:  # of a file, a wrong type is a wrong value
+        except (TypeError, ValueError) as error:  # of a file, a wrong type is a wrong value
             raise ValueError(f"{what}: {error}") from error
         check_parameters(what, spec, parameters)
         layer = cls.__new__(cls)
