@@ -3,7 +3,7 @@
 from importlib.metadata import version
 
 from . import functional, reference, weights
-from ._spec import Gradients
+from ._gradients import Gradients
 from .config import get_num_threads, native_calls, set_num_threads, show_config
 from .layers import GRU, LSTM, RNN, load
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ._spec import Array, check_choice
+from ._checks import check_choice
+from ._spec import Array
 
 _CONFIG = "config"  # the name under which a file keeps its configuration, as JSON
 

@@ -1,19 +1,15 @@
-"""What layers and functions share: checked arguments, the names of parameters, and gradients by name."""
+"""What describes a network: its Spec, from arguments that a person wrote, and the names of its parameters."""
 
 from __future__ import annotations
 
-import math
-import numbers
-import reprlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from types import ModuleType
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from . import _core
+from ._checks import check_bool, check_choice, check_dtype, check_int, check_names, check_probability, got
 
 Array: TypeAlias = NDArray[Any]
 State: TypeAlias = Any  # h, or (h, c) for an LSTM
@@ -32,69 +28,6 @@ SPEC_FIELDS = (
     "proj_size",
     "dtype",
 )
-
-
-@dataclass(frozen=True)
-class Gradients:
-    """Derivatives of the loss with respect to everything that went into a forward call.
-
-    Each array has the shape and dtype of what it is the derivative of.
-    """
-
-    x: Array
-    h0: Array
-    c0: Array | None  #: None unless the network is an LSTM
-    parameters: dict[str, Array]  #: by the names of the layer's parameters
-
-
-def got(value: object) -> str:
-    """How an error message shows an unwelcome argument."""
-    return f"got {reprlib.repr(value)} ({type(value).__name__})"
-
-
-def check_int(name: str, value: object, low: int, high: int = 2**31 - 1) -> int:
-    """An integer in low…high. A bool is not an integer here: it is nearly always a misplaced argument."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name} must be an int, {got(value)}")
-    integer = int(value)
-    if not low <= integer <= high:
-        raise ValueError(f"{name} must be an int from {low} to {high}, got {integer}")
-    return integer
-
-
-def check_bool(name: str, value: object) -> bool:
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be True or False, {got(value)}")
-    return bool(value)
-
-
-def check_choice(name: str, value: object, choices: Iterable[str]) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be a str, {got(value)}")
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
-    return value
-
-
-def check_probability(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a number, {got(value)}")
-    probability = float(value)
-    if math.isnan(probability) or not 0 <= probability <= 1:
-        raise ValueError(f"{name} must be a probability from 0 to 1, got {value}")
-    return probability
-
-
-def check_dtype(name: str, value: object) -> str:
-    try:
-        dtype = None if value is None else np.dtype(value)  # type: ignore[call-overload]
-    except TypeError:
-        dtype = None
-    if dtype is None:
-        raise TypeError(f"{name} must be float32 or float64, {got(value)}")
-    if dtype not in (np.dtype("float32"), np.dtype("float64")):
-        raise ValueError(f"{name} must be float32 or float64, got {dtype}")
-    return str(dtype.name)
 
 
 def rnn_cell(nonlinearity: str) -> str:
@@ -142,23 +75,9 @@ def suffix(layer: int, reverse: bool = False) -> str:
 
 
 def parameter_names(num_layers: int, bidirectional: bool, bias: bool, projected: bool) -> list[str]:
-    """All names in the flat order: by layer, then direction, then matrix."""
-    stems = ["weight_ih", "weight_hh"] + bias * ["bias_ih", "bias_hh"] + projected * ["weight_hr"]
-    directions = (False, True) if bidirectional else (False,)
-    return [stem + suffix(k, reverse) for k in range(num_layers) for reverse in directions for stem in stems]
-
-
-def check_names(what: str, given: Iterable[str], expected: Iterable[str]) -> None:
-    """Raise a ValueError that lists the names that are missing and those that nobody expects."""
-    given, expected = dict.fromkeys(given), dict.fromkeys(expected)
-    if given.keys() != expected.keys():
-        faults = {
-            "missing": [name for name in expected if name not in given],
-            "unexpected": [str(name) for name in given if name not in expected],
-        }
-        raise ValueError(
-            f"{what}: " + "; ".join(f"{fault} {', '.join(names)}" for fault, names in faults.items() if names)
-        )
+    """All names in the flat order: by layer, then direction, then matrix. They do not depend on cell and sizes."""
+    spec = _core.make_spec("lstm", 1, 2, num_layers, bias, bidirectional=bidirectional, proj_size=int(projected))
+    return [name for name, _ in spec.parameter_shapes()]
 
 
 def check_parameters(what: str, spec: _core.Spec, parameters: Mapping[str, Array]) -> None:
@@ -169,12 +88,3 @@ def check_parameters(what: str, spec: _core.Spec, parameters: Mapping[str, Array
         array = parameters[name]
         if not isinstance(array, np.ndarray) or array.shape != shape or array.dtype != spec.dtype:
             raise ValueError(f"{what}: {name} must be an array of {spec.dtype} of shape {shape}, {got(array)}")
-
-
-def backward(engine: ModuleType, tape: Any, dy: Array | None, dstate: State) -> Gradients:
-    """Run an engine's backward and give the gradients their names."""
-    if not isinstance(tape, engine.Tape):
-        raise TypeError(f"tape must be what forward returned, {got(tape)}")
-    dx, dh0, dc0, flat = engine.backward(tape, dy, dstate)
-    names = (name for name, _ in tape.spec.parameter_shapes())
-    return Gradients(dx, dh0, dc0, dict(zip(names, flat, strict=True)))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import _core
-from ._spec import check_choice, check_int
+from ._checks import check_choice, check_int
 
 
 def set_num_threads(n: int) -> None:

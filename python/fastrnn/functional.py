@@ -19,9 +19,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from . import _core
-from . import _spec as _shared
-from ._spec import GATES, Array, Gradients, State, gru_cell, rnn_cell
+from . import _core, _gradients
+from ._checks import check_bool, check_dtype, check_int, check_names, got
+from ._gradients import Gradients
+from ._spec import GATES, MAX_LAYERS, Array, State, gru_cell, make_spec, parameter_names, rnn_cell
 
 Weights: TypeAlias = Mapping[str, Array] | Sequence[Array]
 
@@ -133,21 +134,21 @@ def backward(tape: _core.Tape, dy: Array | None = None, dstate: State = None) ->
 
     The tape can be used any number of times. The gradients' parameters go by name, in the flat order.
     """
-    return _shared.backward(_core, tape, dy, dstate)
+    return _gradients.backward(_core, tape, dy, dstate)
 
 
 def _seed(dropout_seed: int | None) -> int:
     if dropout_seed is None:
         return secrets.randbits(64)
-    return _shared.check_int("dropout_seed", dropout_seed, 0, 2**64 - 1)
+    return check_int("dropout_seed", dropout_seed, 0, 2**64 - 1)
 
 
 def _network(
     cell: str, weights: Weights, num_layers: int, bidirectional: bool, batch_first: bool, dropout: float = 0.0
 ) -> tuple[_core.Spec, list[Array]]:
     """The network that the weights make, and its weights in the flat order."""
-    num_layers = _shared.check_int("num_layers", num_layers, 1, _shared.MAX_LAYERS)
-    bidirectional = _shared.check_bool("bidirectional", bidirectional)
+    num_layers = check_int("num_layers", num_layers, 1, MAX_LAYERS)
+    bidirectional = check_bool("bidirectional", bidirectional)
     kind = cell.split("_")[0]
     if isinstance(weights, Mapping):
         stems = {str(name).split("_l")[0] for name in weights}
@@ -156,22 +157,22 @@ def _network(
     elif isinstance(weights, Sequence):
         bias, projected = _guess(kind, len(weights), num_layers * (1 + bidirectional))
     else:
-        raise TypeError(f"weights must be a mapping or a sequence of arrays, {_shared.got(weights)}")
-    names = _shared.parameter_names(num_layers, bidirectional, bias, projected)
+        raise TypeError(f"weights must be a mapping or a sequence of arrays, {got(weights)}")
+    names = parameter_names(num_layers, bidirectional, bias, projected)
     if not isinstance(weights, Mapping):
         if len(weights) > len(names):
             raise ValueError(f"weights: expected {len(names)} arrays ({', '.join(names)}), got {len(weights)}")
         weights = dict(zip(names, weights, strict=False))
-    _shared.check_names("weights", weights, names)
+    check_names("weights", weights, names)
 
     gates = GATES[kind]
     rows, input_size = _matrix(weights, "weight_ih_l0").shape
     if rows % gates:
         raise ValueError(f"weight_ih_l0 must have {gates} rows for each unit of an {kind.upper()}, got {rows} rows")
     proj_size = len(_matrix(weights, "weight_hr_l0")) if projected else 0
-    dtype = _shared.check_dtype("dtype of weight_ih_l0", weights["weight_ih_l0"].dtype)
+    dtype = check_dtype("dtype of weight_ih_l0", weights["weight_ih_l0"].dtype)
     sizes = input_size, rows // gates, num_layers
-    spec = _shared.make_spec(cell, *sizes, bias, batch_first, dropout, bidirectional, proj_size, dtype)
+    spec = make_spec(cell, *sizes, bias, batch_first, dropout, bidirectional, proj_size, dtype)
     return spec, [weights[name] for name in names]
 
 
@@ -186,7 +187,7 @@ def _guess(kind: str, arrays: int, directions: int) -> tuple[bool, bool]:
 def _matrix(weights: Mapping[str, Array], name: str) -> Array:
     matrix = weights[name]
     if not isinstance(matrix, np.ndarray):
-        raise TypeError(f"{name} must be a NumPy array, {_shared.got(matrix)}")
+        raise TypeError(f"{name} must be a NumPy array, {got(matrix)}")
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise ValueError(f"{name} must be a matrix, got shape {matrix.shape}")
     return matrix

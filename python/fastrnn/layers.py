@@ -17,20 +17,10 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from . import _core, _files
+from ._checks import check_int, check_names
 from ._dropout import Seeds
-from ._spec import (
-    SPEC_FIELDS,
-    Array,
-    Gradients,
-    State,
-    backward,
-    check_int,
-    check_names,
-    check_parameters,
-    gru_cell,
-    make_spec,
-    rnn_cell,
-)
+from ._gradients import Gradients, backward
+from ._spec import SPEC_FIELDS, Array, State, check_parameters, gru_cell, make_spec, rnn_cell
 
 _Self = TypeVar("_Self", bound="_Layer")
 

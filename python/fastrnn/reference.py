@@ -25,8 +25,9 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from . import _dropout, layers
+from ._checks import got
 from ._core import Spec, check
-from ._spec import Array, State, got
+from ._spec import Array, State
 
 __all__ = [
     "CELLS",

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from ._spec import GATES, Array, check_bool, check_choice, check_int, check_names, got, parameter_names, suffix
+from ._checks import check_bool, check_choice, check_int, check_names, got
+from ._spec import GATES, Array, parameter_names, suffix
 
 __all__ = ["from_keras", "from_onnx", "from_torch", "textbook_gru", "to_keras", "to_onnx", "to_torch"]
 

@@ -1,0 +1,73 @@
+"""Checks of what a caller gave: each returns the value in one type, or raises an error that names the argument."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import reprlib
+from collections.abc import Iterable
+
+import numpy as np
+
+
+def got(value: object) -> str:
+    """How an error message shows an unwelcome argument."""
+    return f"got {reprlib.repr(value)} ({type(value).__name__})"
+
+
+def check_int(name: str, value: object, low: int, high: int = 2**31 - 1) -> int:
+    """An integer in low…high. A bool is not an integer here: it is nearly always a misplaced argument."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be an int, {got(value)}")
+    integer = int(value)
+    if not low <= integer <= high:
+        raise ValueError(f"{name} must be an int from {low} to {high}, got {integer}")
+    return integer
+
+
+def check_bool(name: str, value: object) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, {got(value)}")
+    return bool(value)
+
+
+def check_choice(name: str, value: object, choices: Iterable[str]) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, {got(value)}")
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+    return value
+
+
+def check_probability(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number, {got(value)}")
+    probability = float(value)
+    if math.isnan(probability) or not 0 <= probability <= 1:
+        raise ValueError(f"{name} must be a probability from 0 to 1, got {value}")
+    return probability
+
+
+def check_dtype(name: str, value: object) -> str:
+    try:
+        dtype = None if value is None else np.dtype(value)  # type: ignore[call-overload]
+    except TypeError:
+        dtype = None
+    if dtype is None:
+        raise TypeError(f"{name} must be float32 or float64, {got(value)}")
+    if dtype not in (np.dtype("float32"), np.dtype("float64")):
+        raise ValueError(f"{name} must be float32 or float64, got {dtype}")
+    return str(dtype.name)
+
+
+def check_names(what: str, given: Iterable[str], expected: Iterable[str]) -> None:
+    """Raise a ValueError that lists the names that are missing and those that nobody expects."""
+    given, expected = dict.fromkeys(given), dict.fromkeys(expected)
+    if given.keys() != expected.keys():
+        faults = {
+            "missing": [name for name in expected if name not in given],
+            "unexpected": [str(name) for name in given if name not in expected],
+        }
+        raise ValueError(
+            f"{what}: " + "; ".join(f"{fault} {', '.join(names)}" for fault, names in faults.items() if names)
+        )
