@@ -1,6 +1,7 @@
 """Other libraries' layouts: their own equations, written out here as their documentation has them, against ours."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -290,7 +291,7 @@ def test_errors_name_what_is_wrong():
         (lambda: weights.from_keras("gru", keras_lstm), "recurrent_kernel must be of shape"),
         (lambda: weights.from_keras("lstm", [keras_lstm[0].T, *keras_lstm[1:]]), "kernel must be of shape"),
         (lambda: weights.from_keras("lstm", [*keras_lstm[:2], one[1:]]), "bias must be of shape"),
-        (lambda: weights.textbook_gru({"weight_ih_l0": np.zeros((4, 1))}), "weight_ih_l0"),
+        (lambda: weights.textbook_gru({"weight_ih_l0": np.zeros((4, 1))}), "missing weight_hh_l0$"),
         (lambda: weights.from_keras("cnn", keras_lstm), "cell"),
     ]:
         with pytest.raises(ValueError, match=message):
@@ -305,3 +306,157 @@ def test_errors_name_what_is_wrong():
     ]:
         with pytest.raises(TypeError, match=message):
             call()
+
+
+LSTM = make("lstm", num_layers=2, bidirectional=True).parameters
+GRU = make("gru").parameters
+OF_THREE_UNITS = reference.LSTM(INPUTS, 3, dtype="float64", seed=0).parameters  # with as many rows as a GRU of four
+KERAS_LSTM, KERAS_GRU = weights.to_keras("lstm", LSTM), weights.to_keras("gru", GRU)
+
+
+def wrong(name, change):
+    """The LSTM's parameters with one changed."""
+    return LSTM | {name: change(LSTM[name])}
+
+
+@pytest.mark.parametrize("convert", [weights.to_keras, weights.to_onnx])
+@pytest.mark.parametrize(
+    ("cell", "parameters", "name", "expected", "came"),
+    [
+        ("rnn", LSTM, "weight_ih_l0", "(4, 3)", "(16, 3)"),
+        ("gru", LSTM, "weight_ih_l0", "(12, 3)", "(16, 3)"),
+        ("gru", OF_THREE_UNITS, "weight_ih_l0", "(9, 3)", "(12, 3)"),
+        ("lstm", GRU, "weight_ih_l0", "(16, 3)", "(12, 3)"),
+        ("lstm", wrong("weight_ih_l0", lambda a: a[0]), "weight_ih_l0", "(any, any)", "(3,)"),
+        ("lstm", wrong("weight_hh_l0", lambda a: a[1:]), "weight_hh_l0", "(16, 4)", "(15, 4)"),
+        ("lstm", wrong("bias_hh_l0", lambda a: a[1:]), "bias_hh_l0", "(16,)", "(15,)"),
+        ("lstm", wrong("bias_ih_l0", lambda a: a[None]), "bias_ih_l0", "(16,)", "(1, 16)"),
+        ("lstm", wrong("weight_ih_l0_reverse", lambda a: a[:, 1:]), "weight_ih_l0_reverse", "(16, 3)", "(16, 2)"),
+        ("lstm", wrong("weight_hh_l0_reverse", lambda a: a[:8, :2]), "weight_hh_l0_reverse", "(16, 4)", "(8, 2)"),
+    ],
+)
+def test_shapes_are_those_of_the_cell(convert, cell, parameters, name, expected, came):
+    with pytest.raises(ValueError, match=f"^{re.escape(f'{name} must be of shape {expected}, got {came}')}$"):
+        convert(cell, parameters)
+
+
+@pytest.mark.parametrize(
+    ("cell", "arrays", "message"),
+    [
+        ("lstm", [KERAS_LSTM[0][:, 1:], *KERAS_LSTM[1:3]], "kernel must be of shape (any, 16), got (3, 15)"),
+        ("rnn", KERAS_LSTM[:2], "recurrent_kernel must be of shape (4, 4), got (4, 16)"),
+        ("lstm", [*KERAS_LSTM[:3], *weights.to_keras("lstm", LSTM, 1)[:3]], "kernel of the backward layer must"),
+        ("gru", [*KERAS_GRU, *KERAS_GRU[:2], KERAS_GRU[2][0]], "bias of the backward layer must be of shape (2, 12)"),
+    ],
+)
+def test_shapes_are_those_of_the_keras_cell(cell, arrays, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        weights.from_keras(cell, arrays)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({}, "parameters of layer 0: missing weight_ih_l0, weight_hh_l0"),
+        ({name: a for name, a in GRU.items() if name != "bias_ih_l0"}, "parameters of layer 0: missing bias_ih_l0"),
+        (GRU | {"fc.weight": GRU["bias_ih_l0"]}, "parameters: unexpected fc.weight"),
+        (LSTM, "weight_ih_l0 must be of shape (12, 3), got (16, 3)"),
+        (OF_THREE_UNITS, "weight_ih_l0 must be of shape (9, 3), got (12, 3)"),
+        (GRU | {"bias_hh_l0": GRU["bias_hh_l0"][:3]}, "bias_hh_l0 must be of shape (12,), got (3,)"),
+        (GRU | {"weight_hr_l0": GRU["weight_hh_l0"]}, "parameters: layer 0 has a projection"),
+    ],
+)
+def test_the_textbooks_gru_is_a_gru(parameters, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        weights.textbook_gru(parameters)
+
+
+def test_one_layer_of_a_textbook():
+    alone = {name.replace("l0", "l3"): array for name, array in GRU.items()}
+    same(weights.textbook_gru(alone), {n.replace("l0", "l3"): a for n, a in weights.textbook_gru(GRU).items()})
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: weights.from_torch(None), "state_dict must be a mapping"),
+        (lambda: weights.from_torch({0: LSTM["bias_ih_l0"]}), "a name in state_dict must be a str"),
+        (lambda: weights.from_torch(LSTM, None), "prefix must be a str"),
+        (lambda: weights.to_torch(None), "parameters must be a mapping"),
+        (lambda: weights.to_torch(wrong("bias_ih_l0", list)), "bias_ih_l0 must be a NumPy array"),
+        (lambda: weights.to_torch(LSTM, 3), "prefix must be a str"),
+        (lambda: weights.from_keras("lstm", None), "weights must be a sequence"),
+        (lambda: weights.from_keras("lstm", KERAS_LSTM[0]), "weights must be a sequence"),
+        (
+            lambda: weights.from_keras("rnn", [np.ones((3, 4), int), np.ones((4, 4), int)]),
+            "recurrent_kernel .* float32",
+        ),
+        (lambda: weights.to_keras("lstm", None), "parameters must be a mapping"),
+        (lambda: weights.to_keras("lstm", wrong("bias_ih_l0", lambda _: None)), "bias_ih_l0 must be a NumPy array"),
+        (lambda: weights.from_onnx("lstm", None), "weights must be a mapping"),
+        (lambda: weights.to_onnx("lstm", KERAS_LSTM), "parameters must be a mapping"),
+        (lambda: weights.to_onnx("lstm", wrong("bias_ih_l0", np.float32)), "bias_ih_l0 must be of dtype float64"),
+        (lambda: weights.textbook_gru(None), "parameters must be a mapping"),
+    ],
+)
+def test_types_are_checked(call, message):
+    with pytest.raises(TypeError, match=f"^{message}"):
+        call()
+
+
+def test_a_layout_has_its_own_cells(monkeypatch):
+    """A cell that one library has and the other has not."""
+    monkeypatch.setitem(weights._ONNX, "cnn", [0])
+    weights.to_onnx("cnn", make("rnn").parameters)
+    for call in (weights.to_keras, weights.from_keras):
+        with pytest.raises(ValueError, match=r"^cell must be one of 'rnn', 'lstm', 'gru', got 'cnn'"):
+            call("cnn", {})
+
+
+def test_an_order_and_its_inverse():
+    """A cycle of three gates is no inverse of its own."""
+    order = [2, 0, 1]
+    array = np.arange(6.0).reshape(6, 1)
+    np.testing.assert_array_equal(weights._reorder(weights._reorder(array, order), weights._inverse(order)), array)
+
+
+# ------------------------------------------------------------------------------------------------------ PyTorch itself
+
+MODULES = {
+    "rnn_tanh": (reference.RNN, "RNN", {"nonlinearity": "tanh"}),
+    "rnn_relu": (reference.RNN, "RNN", {"nonlinearity": "relu"}),
+    "lstm": (reference.LSTM, "LSTM", {}),
+    "lstm_projected": (reference.LSTM, "LSTM", {"proj_size": 2}),
+    "gru": (reference.GRU, "GRU", {}),
+}
+
+
+@pytest.fixture
+def torch():
+    return pytest.importorskip("torch", reason="needs PyTorch: pip install torch (`make test` does)")
+
+
+@pytest.mark.parametrize("cell", MODULES)
+@pytest.mark.parametrize("bias", [True, False])
+def test_modules_of_pytorch(torch, cell, bias):
+    """With the converted weights, either library gives the other's results."""
+    cls, name, own = MODULES[cell]
+    options = {"num_layers": 2, "bidirectional": True, "bias": bias} | own
+    layer = cls(INPUTS, UNITS, **options, dtype="float64", seed=0)
+    model = torch.nn.ModuleDict({"encoder": getattr(torch.nn, name)(INPUTS, UNITS, **options, dtype=torch.float64)})
+
+    def compare():
+        with torch.no_grad():
+            y, state = model["encoder"](torch.from_numpy(sequences()))
+        our_y, our_state = layer(sequences())
+        close(our_y, y.numpy())
+        for a, b in zip(*(s if name == "LSTM" else [s] for s in (our_state, state)), strict=True):
+            close(a, b.numpy())
+
+    layer.parameters.update(weights.from_torch(model.state_dict(), "encoder."))
+    compare()
+    ours = cls(INPUTS, UNITS, **options, dtype="float64", seed=1).parameters
+    layer.parameters.update(ours)
+    model.load_state_dict({n: torch.from_numpy(a) for n, a in weights.to_torch(ours, "encoder.").items()})
+    compare()
+    same(weights.from_torch(model.state_dict(), "encoder."), ours)
