@@ -15,7 +15,7 @@ import pytest
 
 import fastrnn
 from cases import CELLS, Native
-from fastrnn import _core, layers, reference
+from fastrnn import _core, config, functional, layers, reference, weights
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(fastrnn.__file__).parent
@@ -168,6 +168,27 @@ def test_docstrings_of_methods():
         for name, member in inspect.getmembers(kind, lambda m: isinstance(m, (types.FunctionType, types.MethodType))):
             if not name.startswith("_") or name == "__call__":
                 assert inspect.getdoc(member), f"{kind.__name__}.{name}"
+
+
+def documented(function):
+    """A function's docstring, with those of the functions that it refers to for the rest of its arguments."""
+    text = inspect.getdoc(function)
+    (*others,) = re.findall(r"^    others: as in `(\w+)`", text, re.MULTILINE)
+    return text + "".join(documented(inspect.getmodule(function).__dict__[name]) for name in others)
+
+
+def test_docstrings_of_functions():
+    """They tell of each argument, and of the errors."""
+    checked = 0
+    for module in (functional, weights, config):
+        for name, function in inspect.getmembers(module, inspect.isfunction):
+            if name.startswith("_") or function.__module__ != module.__name__:
+                continue
+            parameters = inspect.signature(function).parameters
+            assert all(re.search(rf"\b{p}\b", documented(function)) for p in parameters), name
+            assert not parameters or "Raises" in documented(function), name
+            checked += 1
+    assert checked >= 17
 
 
 def test_import_needs_numpy_alone():

@@ -228,6 +228,8 @@ def test_prepare_is_a_snapshot(cls):
     y, state = layer(x)
     assert_same(fast(x), (y, state))
     expected = layer(x, state, lengths=[5, 2])
+    assert fast.spec.parameter_shapes() == layer.spec.parameter_shapes()
+    assert fast.nbytes >= sum(array.nbytes for array in layer.parameters.values())
     for array in layer.parameters.values():
         array[:] = 0
     assert_same(fast(x, state, [5, 2]), expected)

@@ -12,7 +12,12 @@ from ._checks import check_choice, check_int
 
 
 def set_num_threads(n: int) -> None:
-    """Let at most `n` threads (1 or more, the caller's own included) work on a call. Results do not depend on it."""
+    """Let at most `n` threads (1 or more, the caller's own included) work on a call. Results do not depend on it.
+
+    Raises:
+        TypeError: `n` is no int.
+        ValueError: it is not from 1 to 2^31 - 1.
+    """
     _core.set_num_threads(check_int("n", n, 1))
 
 

@@ -2,13 +2,12 @@
 
 `weights` is a mapping by the layers' parameter names, or all arrays in a sequence in the flat order: by layer, then
 direction, then weight_ih, weight_hh, bias_ih, bias_hh (if there are biases), weight_hr (if there is a projection).
-Sizes, dtype, and whether there are biases and a projection follow from the arrays. Shapes are those of the layers:
+Sizes, dtype, and whether there are biases and a projection follow from the arrays. Equations, with their sources, are
+those of `fastrnn.RNN`, `LSTM` and `GRU`; letters for sizes are those of `fastrnn.layers`.
 
     rnn, lstm, gru                            inference; as calling a layer
     rnn_forward, lstm_forward, gru_forward    training; as a layer's `forward`; dropout acts between layers
     backward                                  the gradients; as a layer's `backward`
-
-Every function raises TypeError or ValueError, naming the argument, for one of a wrong type, dtype, shape or value.
 """
 
 from __future__ import annotations
@@ -40,7 +39,23 @@ def rnn(
     batch_first: bool = False,
     nonlinearity: str = "tanh",
 ) -> tuple[Array, State]:
-    """y and h_n of a plain recurrent network; see `fastrnn.RNN`."""
+    """A plain recurrent network, `fastrnn.RNN`: inference.
+
+    Args:
+        x: (T, B, I); (B, T, I) with `batch_first`; or one sequence (T, I). float32 or float64, any strides.
+        weights: of the dtype of x. Each layer and direction has weight_ih (G*H, I, or D*H_out above the first layer),
+            weight_hh (G*H, H_out), and may have bias_ih and bias_hh (G*H,); in an RNN, G is 1 and H_out is H.
+        state: where to start from, h0 (L*D, B, H) of the dtype of x, without B if x has none. None is zeros.
+        lengths: None (all rows have T steps) or (B,) integers in 0…T; for one sequence an int.
+        num_layers, bidirectional, batch_first, nonlinearity: as in `fastrnn.RNN`.
+
+    Returns:
+        y, (T, B, D*H) in x's layout, and h_n, shaped as h0; of the dtype of x.
+
+    Raises:
+        TypeError, ValueError: an argument, or one of the weights, has a wrong type, dtype, shape or value, or is
+            missing; the message names it.
+    """
     network = _network(rnn_cell(nonlinearity), weights, num_layers, bidirectional, batch_first)
     return _core.infer(*network, x, state, lengths)
 
@@ -55,7 +70,19 @@ def lstm(
     bidirectional: bool = False,
     batch_first: bool = False,
 ) -> tuple[Array, State]:
-    """y and (h_n, c_n) of a long short-term memory; see `fastrnn.LSTM`."""
+    """A long short-term memory, `fastrnn.LSTM`: inference.
+
+    Args:
+        x, lengths, num_layers, bidirectional, batch_first: as in `rnn`.
+        weights: as in `rnn`, with G = 4; with a projection, each layer and direction has weight_hr (H_out, H), too.
+        state: (h0, c0) of shapes (L*D, B, H_out) and (L*D, B, H); None in any place is zeros.
+
+    Returns:
+        y, (T, B, D*H_out) in x's layout, and (h_n, c_n), shaped as h0 and c0; of the dtype of x.
+
+    Raises:
+        TypeError, ValueError: as `rnn`.
+    """
     network = _network("lstm", weights, num_layers, bidirectional, batch_first)
     return _core.infer(*network, x, state, lengths)
 
@@ -71,7 +98,19 @@ def gru(
     batch_first: bool = False,
     reset_after: bool = True,
 ) -> tuple[Array, State]:
-    """y and h_n of a gated recurrent unit; see `fastrnn.GRU`."""
+    """A gated recurrent unit, `fastrnn.GRU`: inference.
+
+    Args:
+        x, state, lengths, num_layers, bidirectional, batch_first: as in `rnn`.
+        weights: as in `rnn`, with G = 3.
+        reset_after: as in `fastrnn.GRU`.
+
+    Returns:
+        y and h_n, as `rnn`.
+
+    Raises:
+        TypeError, ValueError: as `rnn`.
+    """
     network = _network(gru_cell(reset_after), weights, num_layers, bidirectional, batch_first)
     return _core.infer(*network, x, state, lengths)
 
@@ -89,7 +128,21 @@ def rnn_forward(
     dropout_seed: int | None = None,
     nonlinearity: str = "tanh",
 ) -> tuple[Array, State, _core.Tape]:
-    """y, h_n and the tape for `backward`. Without a `dropout_seed` the masks are drawn by chance."""
+    """A plain recurrent network: training.
+
+    Args:
+        dropout: the probability with which each element that goes from one layer to the next is replaced by 0; the
+            others are divided by 1 - dropout.
+        dropout_seed: fixes the masks, an int from 0 to 2^64 - 1. None: by chance.
+        others: as in `rnn`.
+
+    Returns:
+        y and h_n, as `rnn`, and the tape for `backward`. It refers to y, which is read-only therefore, to x and to the
+        weights: leave them unchanged until you are done with it.
+
+    Raises:
+        TypeError, ValueError: as `rnn`.
+    """
     network = _network(rnn_cell(nonlinearity), weights, num_layers, bidirectional, batch_first, dropout)
     return _core.forward(*network, x, state, lengths, _seed(dropout_seed))
 
@@ -106,7 +159,18 @@ def lstm_forward(
     dropout: float = 0.0,
     dropout_seed: int | None = None,
 ) -> tuple[Array, State, _core.Tape]:
-    """y, (h_n, c_n) and the tape for `backward`. Without a `dropout_seed` the masks are drawn by chance."""
+    """A long short-term memory: training.
+
+    Args:
+        dropout, dropout_seed: as in `rnn_forward`.
+        others: as in `lstm`.
+
+    Returns:
+        y and (h_n, c_n), as `lstm`, and the tape, as `rnn_forward`.
+
+    Raises:
+        TypeError, ValueError: as `rnn`.
+    """
     network = _network("lstm", weights, num_layers, bidirectional, batch_first, dropout)
     return _core.forward(*network, x, state, lengths, _seed(dropout_seed))
 
@@ -124,15 +188,38 @@ def gru_forward(
     dropout_seed: int | None = None,
     reset_after: bool = True,
 ) -> tuple[Array, State, _core.Tape]:
-    """y, h_n and the tape for `backward`. Without a `dropout_seed` the masks are drawn by chance."""
+    """A gated recurrent unit: training.
+
+    Args:
+        dropout, dropout_seed: as in `rnn_forward`.
+        others: as in `gru`.
+
+    Returns:
+        y and h_n, as `rnn`, and the tape, as `rnn_forward`.
+
+    Raises:
+        TypeError, ValueError: as `rnn`.
+    """
     network = _network(gru_cell(reset_after), weights, num_layers, bidirectional, batch_first, dropout)
     return _core.forward(*network, x, state, lengths, _seed(dropout_seed))
 
 
 def backward(tape: _core.Tape, dy: Array | None = None, dstate: State = None) -> Gradients:
-    """Gradients of a loss, given those with respect to y and the returned state (None is zeros).
+    """Gradients of a loss, given those with respect to what a forward function returned.
 
-    The tape can be used any number of times. The gradients' parameters go by name, in the flat order.
+    Args:
+        tape: from that function; it can be used any number of times.
+        dy: the loss's derivative with respect to y, in y's shape and dtype. None is zeros. Past a row's length it is
+            not read.
+        dstate: the derivative with respect to the returned state, dh_n or (dh_n, dc_n), in its shape and dtype; None in
+            any place is zeros.
+
+    Returns:
+        Gradients, with the fields x, h0, c0 (None unless an LSTM) and parameters: by name, in the flat order. Each has
+        the shape and dtype of what it is the derivative of.
+
+    Raises:
+        TypeError, ValueError: `tape` is no tape; dy, dh_n or dc_n have a wrong type, dtype or shape.
     """
     return _gradients.backward(_core, tape, dy, dstate)
 

@@ -135,9 +135,17 @@ class _Layer:
         return backward(self._engine, tape, dy, dstate)
 
     def prepare(self) -> Any:
-        """A snapshot for inference: `fast = layer.prepare(); y, state = fast(x, state)`, with `lengths` as a third
-        argument. It packs the weights once, where a call of the layer does so each time, which is what counts for
-        streams of short sequences. Later changes of `parameters` do not reach it.
+        """A snapshot for inference: `fast = layer.prepare(); y, state = fast(x, state)`.
+
+        It packs the weights once, where a call of the layer does so each time, which is what counts for streams of
+        short sequences. Later changes of `parameters` do not reach it.
+
+        Returns:
+            What is called as the layer, `fast(x, state=None, lengths=None)`, with the same results and errors. It has
+            the attributes `spec`, which describes the network, and `nbytes`, the memory that the weights take in it.
+
+        Raises:
+            TypeError, ValueError: an array in `parameters` has a wrong type, dtype or shape, or is missing.
         """
         return self._engine.prepare(self.spec, self._weights())
 

@@ -387,10 +387,18 @@ class Tape:
 class Prepared:
     """A network with a copy of its weights, for inference."""
 
+    spec: Spec
+    weights: list[Array]  # in the flat order
+
     def __init__(self, spec: Spec, weights: Sequence[Array]) -> None:
         check(spec, weights, np.zeros((0, 0, spec.input_size), spec.dtype), None, None)
         self.spec = spec
         self.weights = [array.copy() for array in weights]
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes the copy takes."""
+        return sum(array.nbytes for array in self.weights)
 
     def __call__(self, x: Array, state: State = None, lengths: Any = None) -> tuple[Array, State]:
         return infer(self.spec, self.weights, x, state, lengths)
@@ -401,7 +409,23 @@ def prepare(spec: Spec, weights: Sequence[Array]) -> Prepared:
 
 
 def infer(spec: Spec, weights: Sequence[Array], x: Array, state: State, lengths: Any) -> tuple[Array, State]:
-    """y and the last state, without dropout."""
+    """y and the last state, without dropout.
+
+    Args:
+        spec: the network, with the sizes I, H, L (layers), D (directions) and H_out: `proj_size` where given, else H.
+        weights: all arrays in the order of `spec.parameter_shapes()`, of those shapes. All arrays of a call, and what
+            it returns, have the dtype of the spec.
+        x: (T, B, I); (B, T, I) with `batch_first`; or one sequence (T, I).
+        state: h0 (L*D, B, H_out), or (h0, c0) with c0 (L*D, B, H) where the cell has a c; without B if x has none. None
+            in any place is zeros.
+        lengths: None (all rows have T steps) or (B,) integers in 0…T; for one sequence an int.
+
+    Returns:
+        y, (T, B, D*H_out) in x's layout, and the state after each row's last step, shaped as `state`.
+
+    Raises:
+        TypeError, ValueError: an argument has a wrong type, dtype, shape or value.
+    """
     y, final, _ = _stack(spec, weights, x, state, lengths, None)
     return y, final
 
@@ -409,7 +433,15 @@ def infer(spec: Spec, weights: Sequence[Array], x: Array, state: State, lengths:
 def forward(
     spec: Spec, weights: Sequence[Array], x: Array, state: State, lengths: Any, dropout_seed: int
 ) -> tuple[Array, State, Tape]:
-    """y, the last state and the tape, with dropout. y is read-only, as that of the kernels."""
+    """y and the last state, as `infer`, but with dropout, and the tape. y is read-only, as that of the kernels.
+
+    Args:
+        spec, weights, x, state, lengths: as in `infer`.
+        dropout_seed: fixes the masks, an int from 0 to 2^64 - 1.
+
+    Raises:
+        TypeError, ValueError: as `infer`.
+    """
     y, final, tape = _stack(spec, weights, x, state, lengths, dropout_seed)
     y.flags.writeable = False
     return y, final, tape
@@ -445,7 +477,19 @@ def _stack(
 
 
 def backward(tape: Tape, dy: Array | None, dstate: State) -> tuple[Array, Array, Array | None, list[Array]]:
-    """dx, dh0, dc0 (None unless the cell has a c), and the gradients of the weights in the flat order."""
+    """dx, dh0, dc0 (None unless the cell has a c), and the gradients of the weights in the flat order.
+
+    Args:
+        tape: from `forward`.
+        dy: the loss's derivative with respect to y, in its shape and dtype; None is zeros.
+        dstate: likewise of the last state, dh_n or (dh_n, dc_n); None in any place is zeros.
+
+    Returns:
+        Arrays of the shapes and the dtype of x, h0, c0 and the weights.
+
+    Raises:
+        TypeError, ValueError: dy, dh_n or dc_n have a wrong type, dtype or shape.
+    """
     spec, layout = tape.spec, Layout(tape.spec, tape.x)
     dx = layout.sequence_in(_checked("dy", dy, layout.y_shape, spec))
     dfinal = layout.states_in(_checked_states(dstate, layout))
