@@ -67,23 +67,6 @@ def test_headers_are_included_once():
             assert path.read_text("utf-8").count("#pragma once") == 1, path.name
 
 
-def test_no_instruction_set_shares_a_symbol():
-    """An inline function compiled for one must never be taken by the linker in place of another's."""
-    objects = sorted(ROOT.glob("build/*/CMakeFiles/fastrnn_kernels_*.dir/**/*.o"))
-    if not objects:
-        pytest.skip("needs the objects of a build in build/, which an installed wheel comes without")
-    if not shutil.which("nm"):
-        pytest.skip("needs nm, of binutils")
-    for path in objects:
-        isa = re.search(r"fastrnn_kernels_(\w+)\.dir", str(path))[1]
-        symbols = subprocess.run(["nm", "--defined-only", path], capture_output=True, text=True, check=True).stdout
-        lines = [line.split()[1:] for line in symbols.splitlines() if len(line.split()) == 3]
-        assert lines, path
-        own = f"7fastrnn{len(isa)}{isa}"
-        shared = [name for kind, name in lines if kind in "WVu" and own not in name and not name.startswith("DW.ref.")]
-        assert not shared, path
-
-
 def test_the_module_shows_the_linker_nothing_of_its_own():
     """Else two of its kind in one process could mix their functions."""
     if not shutil.which("nm"):
