@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 BUILD_REQUIRES := scikit-build-core pybind11 cmake ninja
 # Folders are listed too: their times change when a file is added or removed.
 SOURCES := CMakeLists.txt pyproject.toml $(shell find csrc python/fastrnn -not -name '*.pyc' -not -name '__pycache__')
-CXX_FILES := $(shell find csrc -name '*.h' -o -name '*.cpp')
+CXX_FILES := $(shell find csrc tests/native -name '*.h' -o -name '*.cpp')
 PYTHON_FILES := $(wildcard python tests bench examples)
 
 .DEFAULT_GOAL := help
@@ -30,7 +30,7 @@ demo: $(VENV)/.installed-plot ## train a text generator for 40 s, then let it wr
 	$(BIN)/python examples/text_generation.py --save build/demo/text_generation.npz \
 		--picture build/demo/text_generation.png $(DEMO_ARGS)
 
-test: $(VENV)/.installed-test ## run the test suite against the installed package (PYTEST_ARGS="-k lstm")
+test: $(VENV)/.installed-test ## run the test suite against the installed package, and PyTorch (PYTEST_ARGS="-k lstm")
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 bench: $(VENV)/.installed-bench ## time fastrnn beside its peers on few shapes, in some minutes (BENCH_ARGS="--help")

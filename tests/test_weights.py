@@ -32,6 +32,7 @@ def logistic(a):
 
 
 def close(a, b):
+    """To float64's rounding in a few steps: tighter than the table in conftest.py, which is the kernels'."""
     np.testing.assert_allclose(a, b, rtol=1e-13, atol=1e-13)
 
 
@@ -433,7 +434,7 @@ MODULES = {
 
 @pytest.fixture
 def torch():
-    return pytest.importorskip("torch", reason="needs PyTorch: pip install torch (`make test` does)")
+    return pytest.importorskip("torch", reason="needs PyTorch: pip install torch==2.13.0, as `make test` does")
 
 
 @pytest.mark.parametrize("cell", MODULES)
