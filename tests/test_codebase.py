@@ -19,6 +19,7 @@ from fastrnn import _core, config, functional, layers, reference, weights
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(fastrnn.__file__).parent
+CLASSES = {layers.RNN, layers.LSTM, layers.GRU}
 SOURCES = sorted(path for kind in ("h", "cpp", "cuh", "cu") for path in ROOT.glob(f"c*/**/*.{kind}"))
 
 
@@ -85,7 +86,8 @@ def test_every_cell_is_everywhere():
     header = (ROOT / "csrc" / "fastrnn.h").read_text("utf-8")
     listed = re.search(r"enum class Cell \{([^}]*)\}", header)[1]
     assert {name.strip() for name in listed.split(",")} == set(reference.CELLS)
-    assert {cell for kind in (layers.RNN, layers.LSTM, layers.GRU) for cell in kind._cells} == set(reference.CELLS)
+    assert {cell for kind in CLASSES for cell in kind._cells} == set(reference.CELLS)
+    assert {kind for kind in vars(fastrnn).values() if isinstance(kind, type) and hasattr(kind, "_cells")} == CLASSES
     for cell in CELLS:
         assert Native(cell, 3, 4)(np.zeros((2, 1, 3), np.float32))[0].shape[:2] == (2, 1)
 
@@ -147,7 +149,7 @@ def test_docstrings():
 
 
 def test_docstrings_of_methods():
-    for kind in (fastrnn.RNN, fastrnn.LSTM, fastrnn.GRU):
+    for kind in CLASSES:
         for name, member in inspect.getmembers(kind, lambda m: isinstance(m, (types.FunctionType, types.MethodType))):
             if not name.startswith("_") or name == "__call__":
                 assert inspect.getdoc(member), f"{kind.__name__}.{name}"

@@ -33,7 +33,7 @@ def random_state(layer, random, *batch):
     """(h,) or (h, c), all states of the network, at random."""
     count = layer.num_layers * (1 + layer.bidirectional)
     widths = [getattr(layer, "proj_size", 0) or layer.hidden_size]
-    if isinstance(layer, LSTM):
+    if reference.CELLS[layer.spec.cell].has_cell:
         widths.append(layer.hidden_size)
     return tuple(random.normal(size=(count, *batch, width)) for width in widths)
 
