@@ -405,6 +405,7 @@ class Prepared:
 
 
 def prepare(spec: Spec, weights: Sequence[Array]) -> Prepared:
+    """A network for inference with a copy of these weights, which are as in `infer`. Raises as `infer` does."""
     return Prepared(spec, weights)
 
 
