@@ -1,4 +1,4 @@
-"""Arguments that change while they are used, classes that lie, and objects that nobody made: none may crash a process."""
+"""Arguments that change in use, classes that lie, and objects that nobody made: none may crash a process."""
 
 import copy
 import pickle
@@ -95,7 +95,7 @@ def test_objects_that_nobody_made(kind):
 )
 def test_lengths_of_no_rows(layer, lengths, error):
     x = np.zeros((5, 0, SIZE), np.float32)
-    with pytest.raises(error, match="^lengths: expected"):
+    with pytest.raises(error, match=r"^lengths: expected"):
         layer(x, lengths=lengths)
     for fine in ([], (), np.zeros(0, np.int32)):
         assert layer(x, lengths=fine)[0].shape == (5, 0, 4)
