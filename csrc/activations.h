@@ -1,23 +1,26 @@
-// exp, tanh and the logistic function on vectors. NaN stays NaN; there is no overflow at any argument.
+// tanh and the logistic function on vectors, from e^x = 2^n e^r with n = round(x / ln 2) and |r| <= ln(2) / 2 (Cody &
+// Waite, Software Manual for the Elementary Functions, 1980).
 //
-// exp(x) = 2^n e^r with n = round(x / ln 2) and |r| <= ln(2) / 2 (Cody & Waite, Software Manual for the Elementary
-// Functions, 1980). e^r - 1 = r + r^2 q(r); q interpolates at the Chebyshev nodes and leaves a relative error of
-// 5.4e-10 (float) and 5.5e-19 (double), so that rounding, not the polynomial, sets the error of the results.
+// Both are within 2 ULP (units in the last place) of the exact value at every float, monotone, and exactly 0, 1 or -1
+// where that is the nearest number; NaN stays NaN, -0 stays -0. Results below the least normal number are 0. What the
+// errors come from is rounding: every sum below is written so that the larger term is exact or rounded once.
 #pragma once
 
 #include "simd.h"
 
 namespace fastrnn::FASTRNN_ARCH {
 
+// e^r - 1 = r + r^2 q(r). The float q has the least greatest error, 3e-9, that five terms can have; the double q
+// interpolates at the Chebyshev nodes, with an error of 6e-19.
 template <class V> struct ExpConstants;
 template <> struct ExpConstants<VecF> {
   using T = float;
   static constexpr int mantissa = 23, bias = 127;
   static constexpr T log2e = 1.44269504f, ln2_high = 0.693145752f, ln2_low = 1.42860677e-6f;
-  static constexpr T round = 12582912.0f;       // 1.5 * 2^23: adding it rounds to an integer in the low bits
-  static constexpr T limit = 88.0f;  // e^limit is finite, and 1 / e^limit less than the least normal number
-  static constexpr T tanh_one = 9.1f;           // tanh rounds to 1 from here on
-  static constexpr T q[] = {0.5f, 0.16666667f, 0.041666463f, 0.0083333105f, 0.0013933686f, 0.00019891031f};
+  static constexpr T round = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the low bits
+  static constexpr T limit = 88.0f;        // e^limit is finite, and 1 / e^limit less than the least normal number
+  static constexpr T tanh_one = 9.1f;      // tanh rounds to 1 from here on
+  static constexpr T q[] = {0.500000009541f, 0.166665186005f, 0.0416662050907f, 0.00836891806215f, 0.0013950538545f};
 };
 template <> struct ExpConstants<VecD> {
   using T = double;
@@ -44,14 +47,14 @@ template <class V> struct ExpParts {
   V part;   // e^r - 1
 };
 
-// For |x| <= limit; NaN gives NaN in `part`.
-template <class V> FASTRNN_FN ExpParts<V> exp_parts(V x) {
+// Of e^-x, for |x| <= limit; NaN gives NaN in `part`.
+template <class V> FASTRNN_FN ExpParts<V> exp_minus(V x) {
   using C = ExpConstants<V>;
   using T = typename C::T;
   using IntVec = typename Simd<T>::IntVec;
-  const V shifted = fma(x, splat<T>(C::log2e), splat<T>(C::round));
+  const V shifted = fma(x, splat<T>(-C::log2e), splat<T>(C::round));
   const V n = shifted - C::round;
-  V r = fma(n, splat<T>(-C::ln2_high), x);
+  V r = fma(n, splat<T>(-C::ln2_high), -x);
   r = fma(n, splat<T>(-C::ln2_low), r);
   constexpr int terms = sizeof(C::q) / sizeof(T);
   V q = splat<T>(C::q[terms - 1]);
@@ -65,25 +68,23 @@ template <class V> FASTRNN_FN ExpParts<V> exp_parts(V x) {
 // 1 / (1 + e^-x)
 template <class V> FASTRNN_FN V sigmoid(V x) {
   using C = ExpConstants<V>;
-  V y = -x;
-  y = y > C::limit ? splat<typename C::T>(C::limit) : y;
-  y = y < -C::limit ? splat<typename C::T>(-C::limit) : y;
-  const ExpParts<V> e = exp_parts(y);
-  return typename C::T(1) / (fma(e.scale, e.part, e.scale) + typename C::T(1));
+  using T = typename C::T;
+  const ExpParts<V> e = exp_minus(at_least(at_most(x, C::limit), -C::limit));
+  // scale part + scale + 1, the smaller of the last two first: it would be rounded away with the larger.
+  const V smaller = at_most(e.scale, T(1)), larger = at_least(e.scale, T(1));
+  return T(1) / (fma(e.scale, e.part, smaller) + larger);
 }
 
-// (e^2t - 1) / (e^2t + 1) at t = |x|: e^2t - 1 keeps its relative precision near 0, and no term cancels.
+// (1 - e^-2t) / (1 + e^-2t) at t = |x|: 1 - e^-2t keeps its relative precision near 0, and no term cancels.
 template <class V> FASTRNN_FN V tanh(V x) {
   using C = ExpConstants<V>;
   using T = typename C::T;
   using IntVec = typename Simd<T>::IntVec;
-  const IntVec sign = reinterpret_cast<IntVec>(x) & reinterpret_cast<IntVec>(splat<T>(T(-0.0)));
-  V t = reinterpret_cast<V>(reinterpret_cast<IntVec>(x) ^ sign);
-  t = t > C::tanh_one ? splat<T>(C::tanh_one) : t;
-  const ExpParts<V> e = exp_parts(t + t);
-  const V expm1 = fma(e.scale, e.part, e.scale - T(1));
-  const V y = expm1 / (expm1 + T(2));
-  return reinterpret_cast<V>(reinterpret_cast<IntVec>(y) | sign);
+  const IntVec minus = reinterpret_cast<IntVec>(splat<T>(T(-0.0)));
+  const V t = at_most(reinterpret_cast<V>(reinterpret_cast<IntVec>(x) & ~minus), C::tanh_one);
+  const ExpParts<V> e = exp_minus(t + t);
+  const V y = fma(e.scale, e.part, e.scale - T(1)) / fma(e.scale, e.part, e.scale + T(1));  // -tanh(t)
+  return reinterpret_cast<V>((reinterpret_cast<IntVec>(y) & ~minus) | (reinterpret_cast<IntVec>(x) & minus));
 }
 
 // max(x, 0), keeping NaN

@@ -119,6 +119,53 @@ FASTRNN_FN VecD fma(VecD a, VecD b, VecD c) {
 #endif
 }
 
+// The lesser, or greater, of each lane and the limit; NaN stays NaN, which x86 takes from the second argument.
+// (GCC 12 takes the plain AVX-512 forms for uses of what was never written.)
+FASTRNN_FN VecF at_most(VecF v, float limit) {
+#if defined(__AVX512F__)
+  return _mm512_maskz_min_ps(static_cast<__mmask16>(-1), splat(limit), v);
+#elif defined(__AVX2__)
+  return _mm256_min_ps(splat(limit), v);
+#elif defined(__SSE2__)
+  return _mm_min_ps(splat(limit), v);
+#else
+  return v > limit ? splat(limit) : v;
+#endif
+}
+FASTRNN_FN VecD at_most(VecD v, double limit) {
+#if defined(__AVX512F__)
+  return _mm512_maskz_min_pd(static_cast<__mmask8>(-1), splat(limit), v);
+#elif defined(__AVX2__)
+  return _mm256_min_pd(splat(limit), v);
+#elif defined(__SSE2__)
+  return _mm_min_pd(splat(limit), v);
+#else
+  return v > limit ? splat(limit) : v;
+#endif
+}
+FASTRNN_FN VecF at_least(VecF v, float limit) {
+#if defined(__AVX512F__)
+  return _mm512_maskz_max_ps(static_cast<__mmask16>(-1), splat(limit), v);
+#elif defined(__AVX2__)
+  return _mm256_max_ps(splat(limit), v);
+#elif defined(__SSE2__)
+  return _mm_max_ps(splat(limit), v);
+#else
+  return v < limit ? splat(limit) : v;
+#endif
+}
+FASTRNN_FN VecD at_least(VecD v, double limit) {
+#if defined(__AVX512F__)
+  return _mm512_maskz_max_pd(static_cast<__mmask8>(-1), splat(limit), v);
+#elif defined(__AVX2__)
+  return _mm256_max_pd(splat(limit), v);
+#elif defined(__SSE2__)
+  return _mm_max_pd(splat(limit), v);
+#else
+  return v < limit ? splat(limit) : v;
+#endif
+}
+
 // The lower, or upper, halves of a and b, lane by lane in turns: a0 b0 a1 b1 ...
 template <class T, bool upper, int... I>
 FASTRNN_FN Vec<T> interleave(Vec<T> a, Vec<T> b, std::integer_sequence<int, I...>) {
