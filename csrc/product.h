@@ -56,8 +56,8 @@ template <class T, int N, Init init, Order order> struct Tiles {
   static constexpr auto more_rows = by_rows(std::make_integer_sequence<int, tile_rows<N>>{});
 };
 
-// Calls where(row, panel) for the Target of the tile that begins there, and done(row, rows, panel, panels, target) when
-// it is computed. Rows and panels are cut evenly: no tile is left with too little to fill the registers.
+// Calls where(row, rows, panel, panels) for a tile's Target, and done(row, rows, panel, panels, target) when the tile
+// is computed. Rows and panels are cut evenly: no tile is left with too little to fill the registers.
 template <int N, Init init, Order order, class T, class Where, class Done>
 FASTRNN_FN void multiply(const Product<T>& q, Where&& where, Done&& done) {
   using Kernels = Tiles<T, N, init, order>;
@@ -70,7 +70,7 @@ FASTRNN_FN void multiply(const Product<T>& q, Where&& where, Done&& done) {
     const int64_t panel = q.range.begin + group.begin, count = group.end - group.begin;
     for (int64_t block = 0; block < row_blocks; ++block) {
       const Range rows = share(q.rows, block, row_blocks);
-      const Target<T> to = where(rows.begin, panel);
+      const Target<T> to = where(rows.begin, rows.end - rows.begin, panel, count);
       const Tile<T> args{q.depth,    q.a + rows.begin * (order == Order::by_k ? q.a_stride : 1),
                          q.a_stride, q.panels + panel * panel_size,
                          panel_size, init == Init::row ? q.init + panel * W : nullptr,
@@ -108,13 +108,20 @@ FASTRNN_FN void for_vectors(int64_t units, int64_t row, int64_t rows, int64_t pa
   }
 }
 
-// A product whose tiles go straight into a pointwise stage: apply(row, vector of units, the vector's gates). Rows are
-// counted from row0.
-template <class P, class T, class Apply>
-FASTRNN_FN void multiply_pointwise(const Product<T>& product, int64_t row0, int64_t units, Apply&& apply) {
+// A product whose tiles go straight into a pointwise stage: apply(row, vector of units, the vector's gates), and before
+// the tile is computed expect(row, vector of units), to fetch what apply will read. Rows are counted from row0.
+template <class P, class T, class Expect, class Apply>
+FASTRNN_FN void multiply_pointwise(const Product<T>& product, int64_t row0, int64_t units, Expect&& expect,
+                                   Apply&& apply) {
   TileBuffer<T> buffer;
   multiply<P::vectors, Init::row, Order::by_k>(
-      product, [&](int64_t, int64_t) FASTRNN_LAMBDA { return buffer.template target<P::vectors>(); },
+      product,
+      [&](int64_t row, int64_t rows, int64_t panel, int64_t panels) FASTRNN_LAMBDA {
+        const Target<T> tile = buffer.template target<P::vectors>();
+        for_vectors<P>(units, row0 + row, rows, panel, panels, tile,
+                       [&](int64_t r, int64_t vector, const T*) FASTRNN_LAMBDA { expect(r, vector); });
+        return tile;
+      },
       [&](int64_t row, int64_t rows, int64_t panel, int64_t panels, const Target<T>& tile)
           FASTRNN_LAMBDA { for_vectors<P>(units, row0 + row, rows, panel, panels, tile, apply); });
 }

@@ -133,20 +133,22 @@ template <class Cell, class T> class BackwardPass {
   template <class Apply> FASTRNN_FN void from_next_step(int64_t step, const T* next, Apply&& apply) {
     const int64_t count = rows.alive(step), continued = rows.alive(step + 1);
     const int64_t depth = Pack::hidden_gates * d.hidden;
-    multiply_rows(depth, next, slot_stride, 0, continued, at.hidden, outputs, d.output, step,
+    const auto fetch_all = [&](int64_t row, int64_t vector) FASTRNN_LAMBDA { expect(row, vector * L, step); };
+    multiply_rows(depth, next, slot_stride, 0, continued, at.hidden, outputs, d.output, step, fetch_all,
                   [&](int64_t row, int64_t vector, const T* c) FASTRNN_LAMBDA { apply(row, vector, load(c), false); });
-    multiply_rows(0, next, 0, continued, count - continued, at.hidden, outputs, d.output, step,
-                  [&](int64_t row, int64_t vector, const T* c) FASTRNN_LAMBDA { apply(row, vector, load(c), true); });
+    multiply_rows(
+        0, next, 0, continued, count - continued, at.hidden, outputs, d.output, step, [](auto&&...) {},
+        [&](int64_t row, int64_t vector, const T* c) FASTRNN_LAMBDA { apply(row, vector, load(c), true); });
   }
 
   // Rows row0 ... of the team, their A the rows of `a` by sorted row, times plain panels.
-  template <class Apply>
+  template <class Expect, class Apply>
   FASTRNN_FN void multiply_rows(int64_t depth, const T* a, int64_t stride, int64_t row0, int64_t count, int64_t pack,
-                                Range range, int64_t n, int64_t step, Apply&& apply) {
+                                Range range, int64_t n, int64_t step, Expect&& wanted, Apply&& apply) {
     if (count == 0) return;  // nor is there an `a`
     multiply_pointwise<PlainPanel>(Product<T>{depth, a + rows.sorted(row0) * stride, rows.stride * stride, count,
                                               s.pack + pack, s.pack + at.zeros, range, step % 2 == 1},
-                                   row0, n, apply);
+                                   row0, n, wanted, apply);
   }
 
   FASTRNN_FN V output_of_step(int64_t row, int64_t unit, int live, V dh, bool begins, int64_t step) const {
@@ -155,6 +157,21 @@ template <class Cell, class T> class BackwardPass {
       dh += load_live(s.dy.data + rows.time(row, step) * s.dy.time + rows.original(row) * s.dy.row + unit, live);
     }
     return dh;
+  }
+
+  // What the pointwise stage of a vector of units will read from memory that no step before it touched.
+  FASTRNN_FN void expect(int64_t row, int64_t unit, int64_t step) const {
+    const int64_t b = rows.original(row), t = rows.time(row, step);
+    if (s.dy.data) fetch(s.dy.data + t * s.dy.time + b * s.dy.row + unit);
+    if (d.projected) return;
+    const T* kept = s.saved + tape_row(t, b) * Cell::saved * d.hidden + unit;
+    for (int i = 0; i < Cell::saved; ++i) fetch(kept + i * d.hidden);
+    if (Cell::carries || !Cell::has_cell) {
+      if (const T* h = h_before(rows, row, step)) fetch(h + unit);
+    }
+    if (Cell::has_cell) {
+      if (const T* c = c_before(row, step)) fetch(c + unit);
+    }
   }
 
   // slots, carry and dc of a vector of units, from the gradient of its h.
@@ -203,15 +220,18 @@ template <class Cell, class T> class BackwardPass {
         store(output + rows.sorted(row) * output_stride + unit, dh);
       });
       me.team_barrier->wait();
-      multiply_rows(d.output, output, output_stride, 0, rows.alive(step), at.projection, units, d.hidden, step,
-                    [&](int64_t row, int64_t vector, const T* c)
-                        FASTRNN_LAMBDA { pointwise(row, vector * L, load(c), step, now); });
+      multiply_rows(
+          d.output, output, output_stride, 0, rows.alive(step), at.projection, units, d.hidden, step, [](auto&&...) {},
+          [&](int64_t row, int64_t vector, const T* c)
+              FASTRNN_LAMBDA { pointwise(row, vector * L, load(c), step, now); });
     }
     me.team_barrier->wait();
     if constexpr (Cell::reset_first) {
-      multiply_rows(d.hidden, now + 2 * d.hidden, slot_stride, 0, rows.alive(step), at.last, units, d.hidden, step,
-                    [&](int64_t row, int64_t vector, const T* c)
-                        FASTRNN_LAMBDA { reset_gradient(row, vector * L, load(c), step, now); });
+      multiply_rows(
+          d.hidden, now + 2 * d.hidden, slot_stride, 0, rows.alive(step), at.last, units, d.hidden, step,
+          [](auto&&...) {},
+          [&](int64_t row, int64_t vector, const T* c)
+              FASTRNN_LAMBDA { reset_gradient(row, vector * L, load(c), step, now); });
       me.team_barrier->wait();
     }
   }
@@ -250,7 +270,9 @@ template <class Cell, class T> class BackwardPass {
     multiply<N, Init::row, Order::by_k>(
         Product<T>{Cell::gates * d.hidden, a, slot_stride, k.end - k.begin, s.pack + at.input, s.pack + at.zeros,
                    range},
-        [&](int64_t row, int64_t panel) { return Target<T>{out + row * stride + panel * W, stride, W}; },
+        [&](int64_t row, int64_t, int64_t panel, int64_t) {
+          return Target<T>{out + row * stride + panel * W, stride, W};
+        },
         [](auto&&...) {});
     const int64_t first = range.begin * W, last = min(range.end * W, d.input);
     for_chunk_rows(chunk, k, [&](int64_t row, int64_t g, int64_t step) {
@@ -293,7 +315,14 @@ template <class Cell, class T> class BackwardPass {
           row = W;
         }
         const Product<T> product{chunk.rows, column, stride, f.block, strip, s.pack + at.zeros, {0, 1}};
-        const auto where = [&](int64_t r, int64_t) { return Target<T>{out + r * row, row, 0}; };
+        const auto where = [&](int64_t r, int64_t n, int64_t, int64_t) {
+          if (!first) {  // the next tile's sums
+            for (int64_t i = r + n; i < min(r + 2 * n, f.block); ++i) {
+              for (int64_t j = 0; j < W; j += L) fetch(out + i * row + j);
+            }
+          }
+          return Target<T>{out + r * row, row, 0};
+        };
         if (first) {
           multiply<N, Init::row, Order::by_row>(product, where, [](auto&&...) {});
         } else {
@@ -324,6 +353,11 @@ template <class Cell, class T> class BackwardPass {
     }
   }
 
+  // A row of the next strip.
+  static FASTRNN_FN void fetch_strip(const T* p) {
+    for (int64_t j = 0; j < W; j += L) fetch_for_later(p + j);
+  }
+
   // Columns panel * W ... of a factor, for the chunk's rows: (rows, W), 0 past the last column.
   void fill_strip(const Factor& f, const Chunk& chunk, int64_t panel) {
     const int64_t first = panel * W, n = min(W, f.columns - first);
@@ -334,9 +368,11 @@ template <class Cell, class T> class BackwardPass {
       const T* h = h_before(all, g, step);
       switch (f.kind) {
         case Factor::input:
+          fetch_strip(s.x.data + t * s.x.time + b * s.x.row + (first + W) * s.x.unit);
           copy_input(s.x, s.dropout, d.rows, t, b, first, n, to);
           break;
         case Factor::hidden:
+          if (h) fetch_strip(h + first + W);
           set_row(to, n, h ? h + first : null, n);
           break;
         case Factor::reset:
@@ -376,13 +412,15 @@ template <class Cell, class T> class BackwardPass {
   void finish(const T* next, bool no_steps) {
     const int64_t H = d.hidden;
     if (!no_steps) {
-      multiply_rows(Pack::hidden_gates * H, next, slot_stride, 0, rows.alive(0), at.hidden, outputs, d.output, 0,
-                    [&](int64_t row, int64_t vector, const T* c) FASTRNN_LAMBDA {
-                      const int64_t unit = vector * L;
-                      V dh = load(c);
-                      if (Cell::carries) dh += load(carry + rows.sorted(row) * output_stride + unit);
-                      store_live(s.dh0 + rows.original(row) * d.output + unit, dh, live_lanes<T>(d.output, unit));
-                    });
+      multiply_rows(
+          Pack::hidden_gates * H, next, slot_stride, 0, rows.alive(0), at.hidden, outputs, d.output, 0,
+          [](auto&&...) {},
+          [&](int64_t row, int64_t vector, const T* c) FASTRNN_LAMBDA {
+            const int64_t unit = vector * L;
+            V dh = load(c);
+            if (Cell::carries) dh += load(carry + rows.sorted(row) * output_stride + unit);
+            store_live(s.dh0 + rows.original(row) * d.output + unit, dh, live_lanes<T>(d.output, unit));
+          });
     }
     const Range mine = share(rows.count, me.rank, me.team_size);
     for (int64_t row = mine.begin; row < mine.end; ++row) {

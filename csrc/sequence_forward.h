@@ -125,7 +125,9 @@ template <class Cell, class T> class ForwardPass {
     constexpr int W = In::template width<T>;
     multiply<In::vectors, Init::row, Order::by_k>(
         Product<T>{d.input, a, stride, count, s.pack + at.input, s.pack + at.input_bias, units},
-        [&](int64_t row, int64_t panel) { return Target<T>{products + (panel * capacity + row) * W, W, capacity * W}; },
+        [&](int64_t row, int64_t, int64_t panel, int64_t) {
+          return Target<T>{products + (panel * capacity + row) * W, W, capacity * W};
+        },
         [](auto&&...) {});
     if (even && s.in_place) me.team_barrier->wait();
     return end;
@@ -150,6 +152,7 @@ template <class Cell, class T> class ForwardPass {
     const int64_t count = rows.alive(step);
     multiply_pointwise<Hidden>(
         step_product(h_state[step % 2], h_stride, d.output, count, at.hidden, at.hidden_bias, units, step), 0, d.hidden,
+        [](auto&&...) {},
         [&](int64_t row, int64_t vector, const T* p) FASTRNN_LAMBDA {
           if constexpr (Cell::reset_first) {
             reset_gates(row, vector, p, step, offset);
@@ -161,7 +164,8 @@ template <class Cell, class T> class ForwardPass {
     if (!Cell::reset_first && !d.projected) return;
     multiply_pointwise<PlainPanel>(
         step_product(between, hidden_stride, d.hidden, count, at.second, at.zeros, second_panels, step), 0,
-        d.projected ? d.output : d.hidden, [&](int64_t row, int64_t vector, const T* p) FASTRNN_LAMBDA {
+        d.projected ? d.output : d.hidden, [](auto&&...) {},
+        [&](int64_t row, int64_t vector, const T* p) FASTRNN_LAMBDA {
           if constexpr (Cell::reset_first) {
             candidate(row, vector, p, step, offset);
           } else {

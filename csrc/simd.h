@@ -60,6 +60,10 @@ template <class T> FASTRNN_FN Vec<T> load(const T* p) {
 }
 template <class T> FASTRNN_FN void store(T* p, Vec<T> v) { *reinterpret_cast<typename Simd<T>::Unaligned*>(p) = v; }
 
+// To have in the cache what is needed soon.
+FASTRNN_FN void fetch(const void* p) { __builtin_prefetch(p, 0, 3); }
+FASTRNN_FN void fetch_for_later(const void* p) { __builtin_prefetch(p, 0, 2); }  // not into the nearest cache
+
 // The first n lanes, 0 < n < lanes; nothing past them is touched. The other lanes read as zero.
 FASTRNN_FN VecF load_first(const float* p, int n) {
 #if defined(__AVX512F__)
