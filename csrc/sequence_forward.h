@@ -100,13 +100,13 @@ template <class Cell, class T> class ForwardPass {
     while (end < d.steps && rows.alive(end) > 0 && (end == first || count + rows.alive(end) <= capacity)) {
       count += rows.alive(end++);
     }
-    const T* a = s.x.data + rows.time(0, first) * s.x.time;
+    const T* a = s.x.data + rows.time(0, first) * s.x.time + rows.first * s.x.row;
     int64_t stride = s.reverse ? -s.x.time : s.x.time;
     // Rows that lie evenly in memory are read where they are.
-    const bool even = rows.full() && me.teams == 1 && s.x.unit == 1 && !s.dropout.active &&
-                      (d.rows == 1 || (!s.reverse && s.x.time == d.rows * s.x.row));
+    const bool one_run = !s.reverse && s.x.time == d.rows * s.x.row && d.rows % me.teams == 0;
+    const bool even = rows.full() && s.x.unit == 1 && !s.dropout.active && (rows.count == 1 || one_run);
     if (even) {
-      if (d.rows > 1) stride = s.x.row;
+      if (rows.count > 1) stride = rows.stride * s.x.row;
     } else {
       stride = row_stride<T>(d.input);
       int64_t k = 0;
