@@ -20,7 +20,7 @@ CXX_FILES := $(shell find csrc tests/native -name '*.h' -o -name '*.cpp')
 PYTHON_FILES := $(wildcard python tests bench examples)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-full lint format clean
+.PHONY: help demo test bench bench-full prove lint format clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  %-15s %s\n", $$1, $$2 }'
@@ -39,6 +39,13 @@ bench: $(VENV)/.installed-bench ## time fastrnn beside its peers on few shapes, 
 bench-full: $(VENV)/.installed-bench ## the same on all shapes and in all modes, thoroughly: for hours
 	$(BIN)/python bench/compare.py --full \
 		--modes inference training streaming inference-lengths training-lengths $(BENCH_ARGS)
+
+prove: $(VENV)/.made ## hold tanh and sigmoid against the exact values at every float, in minutes
+	$(BIN)/cmake -S . -B build/prove -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
+		-DFASTRNN_PYTHON=OFF -DFASTRNN_NATIVE_TEST=ON
+	$(BIN)/cmake --build build/prove
+	for isa in $$(build/prove/fastrnn_driver --isas); do \
+		echo "$$isa" && build/prove/fastrnn_activations_$$isa || exit 1; done
 
 lint: $(VENV)/.installed-dev ## check style and types
 	$(BIN)/ruff check $(PYTHON_FILES)

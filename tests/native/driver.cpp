@@ -4,6 +4,7 @@
 //     fastrnn_driver                  that alone
 //     fastrnn_driver --write FILE     and keeps the results, where the test suite has proved them right,
 //     fastrnn_driver --compare FILE   to hold those of another machine against them
+//     fastrnn_driver --isas           nothing but the names of the instruction sets that run here
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -173,6 +174,10 @@ template <class T> void compare(const Spec& spec, int64_t steps, int64_t rows, c
 }  // namespace
 
 int main(int count, char** arguments) {
+  if (count == 2 && std::strcmp(arguments[1], "--isas") == 0) {
+    for (const Isa isa : available_isas()) std::printf("%s\n", name(isa));
+    return 0;
+  }
   if (count == 3 && std::strcmp(arguments[1], "--write") == 0) written = std::fopen(arguments[2], "wb");
   if (count == 3 && std::strcmp(arguments[1], "--compare") == 0) expected = std::fopen(arguments[2], "rb");
   check(count == 1 || written || expected, "the arguments: see the top of driver.cpp");
