@@ -10,6 +10,7 @@ TORCH ?= torch==2.13.0
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 DEMO_ARGS ?=
+COUNT_ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -20,7 +21,7 @@ CXX_FILES := $(shell find csrc tests/native -name '*.h' -o -name '*.cpp')
 PYTHON_FILES := $(wildcard python tests bench examples)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-full prove lint format clean
+.PHONY: help demo test bench bench-full prove count lint format clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  %-15s %s\n", $$1, $$2 }'
@@ -40,12 +41,12 @@ bench-full: $(VENV)/.installed-bench ## the same on all shapes and in all modes,
 	$(BIN)/python bench/compare.py --full \
 		--modes inference training streaming inference-lengths training-lengths $(BENCH_ARGS)
 
-prove: $(VENV)/.made ## hold tanh and sigmoid against the exact values at every float, in minutes
-	$(BIN)/cmake -S . -B build/prove -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
-		-DFASTRNN_PYTHON=OFF -DFASTRNN_NATIVE_TEST=ON
-	$(BIN)/cmake --build build/prove
-	for isa in $$(build/prove/fastrnn_driver --isas); do \
-		echo "$$isa" && build/prove/fastrnn_activations_$$isa || exit 1; done
+prove: $(VENV)/.native ## hold tanh and sigmoid against the exact values at every float, in minutes
+	for isa in $$(build/native/fastrnn_driver --isas); do \
+		echo "$$isa" && build/native/fastrnn_activations_$$isa || exit 1; done
+
+count: $(VENV)/.native ## count the instructions of some calls (needs valgrind; COUNT_ARGS=--update)
+	$(BIN)/python tests/native/instructions.py build/native/fastrnn_driver $(COUNT_ARGS)
 
 lint: $(VENV)/.installed-dev ## check style and types
 	$(BIN)/ruff check $(PYTHON_FILES)
@@ -80,4 +81,10 @@ $(VENV)/.installed-test: EXTRAS := test,bench
 $(VENV)/.installed-%: $(SOURCES) $(VENV)/.made
 	@echo "building fastrnn and installing it with [$(or $(EXTRAS),$*)] ..."
 	$(PIP) install --quiet --no-build-isolation '.[$(or $(EXTRAS),$*)]'
+	@touch $@
+
+$(VENV)/.native: $(SOURCES) $(wildcard tests/native/*.cpp) $(VENV)/.made
+	$(BIN)/cmake -S . -B build/native -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
+		-DFASTRNN_PYTHON=OFF -DFASTRNN_NATIVE_TEST=ON >/dev/null
+	$(BIN)/cmake --build build/native
 	@touch $@

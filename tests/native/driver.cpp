@@ -5,8 +5,11 @@
 //     fastrnn_driver --write FILE     and keeps the results, where the test suite has proved them right,
 //     fastrnn_driver --compare FILE   to hold those of another machine against them
 //     fastrnn_driver --isas           nothing but the names of the instruction sets that run here
+//     fastrnn_driver --call CELL inference|training T B H N
+//                                     nothing but N calls on one thread, for instructions.py
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <string>
@@ -76,9 +79,16 @@ template <class T> class Run {
       for (const auto& block : outputs_) all.insert(all.end(), block.begin(), block.end());
     };
     for (auto& block : outputs_) std::fill(block.begin(), block.end(), T(0));
-    const Packed packed = pack(spec_, weights_);
-    forward(spec_, packed, call_);
+    infer(pack(spec_, weights_));
     collect();
+    train();
+    collect();
+    return all;
+  }
+
+  void infer(const Packed& packed) { forward(spec_, packed, call_); }
+
+  void train() {
     const TapeLayout layout = tape_layout(spec_, call_.steps, call_.rows);
     const Memory tape = allocate(layout.bytes);
     std::memset(tape.get(), 0xff, layout.bytes);  // NaN
@@ -86,9 +96,10 @@ template <class T> class Run {
     forward(spec_, weights_, call_);
     backward(spec_, weights_, call_);
     call_.tape = nullptr;
-    collect();
-    return all;
   }
+
+  const Spec& spec() const { return spec_; }
+  const std::vector<LayerWeights>& weights() const { return weights_; }
 
  private:
   T* input(int64_t n) {
@@ -171,12 +182,36 @@ template <class T> void compare(const Spec& spec, int64_t steps, int64_t rows, c
   }
 }
 
+// What --call is followed by.
+void call(char** arguments) {
+  set_num_threads(1);
+  for (const CellTraits& known : all_cells()) {
+    if (std::strcmp(known.name, arguments[0]) != 0) continue;
+    const int64_t T = std::atoll(arguments[2]), B = std::atoll(arguments[3]), H = std::atoll(arguments[4]);
+    Run<float> run({known.cell, DType::float32, H, H, 1, 0, true, false, 0}, T, B, {});
+    const Packed packed = pack(run.spec(), run.weights());
+    for (int i = 0; i < std::atoi(arguments[5]); ++i) {
+      if (std::strcmp(arguments[1], "training") == 0) {
+        run.train();
+      } else {
+        run.infer(packed);
+      }
+    }
+    return;
+  }
+  check(false, std::string("there is no cell ") + arguments[0]);
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
   if (count == 2 && std::strcmp(arguments[1], "--isas") == 0) {
     for (const Isa isa : available_isas()) std::printf("%s\n", name(isa));
     return 0;
+  }
+  if (count == 8 && std::strcmp(arguments[1], "--call") == 0) {
+    call(arguments + 2);
+    return failures;
   }
   if (count == 3 && std::strcmp(arguments[1], "--write") == 0) written = std::fopen(arguments[2], "wb");
   if (count == 3 && std::strcmp(arguments[1], "--compare") == 0) expected = std::fopen(arguments[2], "rb");
