@@ -658,6 +658,12 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.def("set_isa", &choose_isa, "name"_a);
   m.def("set_partition", &choose_partition, "name"_a);
   m.def(
+      "explain_plan",
+      [](const Network& net, int64_t steps, int64_t rows, bool backward) {
+        return explain_plan(net, steps, rows, backward);
+      },
+      "spec"_a, "steps"_a, "rows"_a, "backward"_a);
+  m.def(
       "forward_scratch",
       [](const Network& net, int64_t steps, int64_t rows, bool training, bool prepared) {
         return forward_scratch(net, steps, rows, training, prepared);

@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 namespace fastrnn {
@@ -147,6 +148,10 @@ const char* name(Isa);
 // How work is shared; the result has the same bits whatever is chosen. `automatic` asks the cost model.
 enum class Partition { automatic, rows, units };
 void set_partition(Partition);
+
+// How a call of these sizes could share its work, what the cost model expects of each way, and first the one it takes:
+// a table to read.
+std::string explain_plan(const Spec&, int64_t steps, int64_t rows, bool backward);
 
 // The floating-point operations a second that `threads` threads of the pool reach together in nothing but multiply-adds
 // (two operations each), at best within `seconds`.

@@ -92,7 +92,7 @@ template <class T> struct Weights {
 // One cell, value type and instruction set. Sizes are in elements; packing is shared out between `parts` callers.
 template <class T> struct Kernels {
   int gates, saved;
-  bool has_cell;
+  bool has_cell, reset_first;
   int lanes;
   int64_t (*forward_pack_size)(const Dims&);
   int64_t (*backward_pack_size)(const Dims&);

@@ -1,31 +1,49 @@
 #include "plan.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstdio>
+#include <vector>
 
 namespace fastrnn {
 namespace {
 
-// What the model knows of the machine. Rates are those of one core; only their proportions matter.
+// What the model knows of the machine: sizes are asked for, rates are those measured on one core of an AMD Zen 5. Only
+// their proportions matter to the choice.
 struct Machine {
   double l2_bytes = 1 << 20, l3_bytes = 32 << 20;
-  double multiply_adds = 2 * 3.5;  // vectors a ns
-  double l1_rate = 200, l2_rate = 100, l3_rate = 25, memory_rate = 10;  // bytes a ns
-  double pointwise = 3.0;          // ns for a vector of one gate
-  double barrier = 150;            // ns
-  double dispatch = 1500;          // ns, a call's threads to wake and to gather
+  double multiply_adds = 7.9;                                // vectors a ns
+  double l2_rate = 160, l3_rate = 90, memory_rate = 15;  // bytes a ns
+  double pointwise = 1.3;                                    // ns for a vector of one gate
+  double barrier = 120;                                      // ns
+  double exchange_rate = 15;                                 // bytes of h a ns, from another core's cache
+  double dispatch = 1500;                                    // ns, a call's threads to wake and to gather
 };
+
+// Of the first processor, as Linux tells it, or 0. (sysconf() adds up the third level of all of an AMD's parts.)
+double cache_bytes(int level) {
+  for (int index = 0; index < 8; ++index) {
+    const std::string folder = "/sys/devices/system/cpu/cpu0/cache/index" + std::to_string(index);
+    int found = 0;
+    double kilobytes = 0;
+    const auto read = [&](const char* name, const char* format, void* value) {
+      std::FILE* file = std::fopen((folder + name).c_str(), "r");
+      const bool fine = file && std::fscanf(file, format, value) == 1;
+      if (file) std::fclose(file);
+      return fine;
+    };
+    if (!read("/level", "%d", &found)) return 0;
+    if (found == level && read("/size", "%lfK", &kilobytes)) return 1024 * kilobytes;
+  }
+  return 0;
+}
 
 const Machine& machine() {
   static const Machine known = [] {
     Machine m;
-#if defined(_SC_LEVEL2_CACHE_SIZE) && defined(_SC_LEVEL3_CACHE_SIZE)
-    if (const long size = sysconf(_SC_LEVEL2_CACHE_SIZE); size > 0) m.l2_bytes = static_cast<double>(size);
-    if (const long size = sysconf(_SC_LEVEL3_CACHE_SIZE); size > 0) m.l3_bytes = static_cast<double>(size);
-#endif
+    if (const double size = cache_bytes(2); size > 0) m.l2_bytes = size;
+    if (const double size = cache_bytes(3); size > 0) m.l3_bytes = size;
     return m;
   }();
   return known;
@@ -36,30 +54,47 @@ std::atomic<Partition> forced{Partition::automatic};
 double ceil_div(double a, double b) { return std::ceil(a / b); }
 
 // Of the rate of multiply-adds, what a tile of this many rows reaches.
-double tile_share(double rows) { return rows >= 6 ? 0.95 : rows >= 3 ? 0.85 : rows >= 2 ? 0.6 : 0.4; }
+double tile_share(double rows) { return rows >= 6 ? 0.94 : rows >= 3 ? 0.85 : rows >= 2 ? 0.6 : 0.4; }
 
-// ns of one layer, all its directions.
-double cost(const Problem& p, const Plan& way) {
+// ns of one layer, all its directions, on the thread that has most to do.
+struct Cost {
+  double step_products, pointwise, meetings, exchange;  // of all steps
+  double time_products;                                 // of all steps together: of x, and backward of the weights
+  double dispatch;
+
+  double total() const { return step_products + pointwise + meetings + exchange + time_products + dispatch; }
+};
+
+Cost cost(const Problem& p, const Plan& way) {
   const Machine& m = machine();
   const Dims& d = p.dims;
   const double rows = ceil_div(static_cast<double>(d.rows), way.teams);
-  const double vectors = ceil_div(static_cast<double>(d.hidden), p.lanes);
-  const double own_vectors = ceil_div(vectors, way.team_size);
-  const double gates = p.gates;
+  const double own_vectors = ceil_div(ceil_div(static_cast<double>(d.hidden), p.lanes), way.team_size);
+  const double gate_vectors = own_vectors * p.gates;
+  const double output = static_cast<double>(d.output), input = static_cast<double>(d.input);
 
-  const double weights = own_vectors * p.lanes * gates * static_cast<double>(d.output) * p.itemsize;
-  const double rate = weights <= 0.75 * m.l2_bytes  ? m.l2_rate
-                      : weights <= 0.5 * m.l3_bytes ? m.l3_rate
-                                                    : m.memory_rate;
-  const double products = rows * own_vectors * gates * static_cast<double>(d.output);
-  double step = std::max(products / (m.multiply_adds * tile_share(rows)), weights / rate);
-  step += rows * own_vectors * gates * m.pointwise;
-  if (way.team_size > 1) step += m.barrier * (d.projected ? 2 : 1);
-  const double input = rows * own_vectors * gates * static_cast<double>(d.input) / (m.multiply_adds * 0.9);
-  double total = static_cast<double>(d.steps) * (step + input);
-  if (p.training) total *= 3;
-  total *= p.directions / way.directions;
-  return total + (way.threads() > 1 ? m.dispatch : 0);
+  // A step reads its weights from the cache they fit into, or computes, whichever takes longer.
+  const double weights = gate_vectors * p.lanes * output * p.itemsize;
+  const double rate = weights <= m.l2_bytes                         ? m.l2_rate
+                      : weights * way.threads() <= 0.5 * m.l3_bytes ? m.l3_rate
+                                                                    : m.memory_rate;
+  const double product = rows * gate_vectors * output / (m.multiply_adds * tile_share(rows));
+  const double repeats = static_cast<double>(d.steps) * ceil_div(p.directions, way.directions);
+
+  Cost c{};
+  c.step_products = repeats * std::max(product, weights / rate);
+  c.pointwise = repeats * rows * gate_vectors * m.pointwise;
+  if (way.team_size > 1) {
+    const double others = 1.0 - 1.0 / way.team_size;
+    c.meetings = repeats * p.step_products * m.barrier;
+    c.exchange =
+        repeats * p.step_products * others * rows * output * (p.backward ? p.gates : 1) * p.itemsize / m.exchange_rate;
+  }
+  // Backward: dx, and the gradients of both weights.
+  const double depth = p.backward ? 2 * input + output : input;
+  c.time_products = repeats * rows * gate_vectors * depth / (m.multiply_adds * (p.backward ? 0.8 : 0.9));
+  c.dispatch = way.threads() > 1 ? m.dispatch : 0;
+  return c;
 }
 
 ChunkRows chunks(const Problem& p, const Plan& way) {
@@ -75,16 +110,8 @@ ChunkRows chunks(const Problem& p, const Plan& way) {
   return {of(std::clamp<int64_t>((512 << 10) / share, 8, 4096), team_rows), of(256, d.rows)};
 }
 
-}  // namespace
-
-void set_partition(Partition partition) { forced.store(partition); }
-
-Plan plan(const Problem& p, int max_threads) {
-  const Partition partition = forced.load(std::memory_order_relaxed);
-  Plan best;
-  double best_cost = partition == Partition::automatic ? cost(p, best) : 0;
-  const bool small = partition == Partition::automatic && best_cost < machine().dispatch;
-  if (small) max_threads = 1;  // not worth another thread, nor the search
+// All ways to share the work between at most so many threads, within what a test forces.
+template <class Visit> void for_all_ways(const Problem& p, int max_threads, Partition partition, Visit&& visit) {
   for (int directions = 1; directions <= std::min(p.directions, max_threads); ++directions) {
     const int threads = max_threads / directions;
     for (int teams = 1; teams <= threads && teams <= std::max<int64_t>(1, p.dims.rows); ++teams) {
@@ -93,16 +120,62 @@ Plan plan(const Problem& p, int max_threads) {
         if (partition == Partition::rows && team_size > 1) break;
         Plan way;
         way.directions = directions, way.teams = teams, way.team_size = team_size;
-        // A forced partition is for tests: it takes all threads it can.
-        const double ns =
-            partition == Partition::automatic ? cost(p, way) : -way.threads() - (directions == 1 ? 0.5 : 0);
-        if (ns < best_cost) best = way, best_cost = ns;
+        visit(way);
       }
     }
   }
+}
+
+}  // namespace
+
+void set_partition(Partition partition) { forced.store(partition); }
+
+Plan plan(const Problem& p, int max_threads) {
+  const Partition partition = forced.load(std::memory_order_relaxed);
+  Plan best;
+  double best_cost = 0;
+  if (partition == Partition::automatic) {
+    best_cost = cost(p, best).total();
+    if (best_cost < machine().dispatch) max_threads = 1;  // not worth another thread, nor the search
+  }
+  for_all_ways(p, max_threads, partition, [&](const Plan& way) {
+    // A forced partition is for tests: it takes all threads it can.
+    const double ns =
+        partition == Partition::automatic ? cost(p, way).total() : -way.threads() - (way.directions == 1 ? 0.5 : 0);
+    if (ns < best_cost) best = way, best_cost = ns;
+  });
   best.tight = best.team_size > 1 && partition == Partition::automatic;
   best.chunk = chunks(p, best);
   return best;
+}
+
+std::string explain(const Problem& p, int max_threads) {
+  struct Row {
+    Plan way;
+    Cost cost;
+  };
+  std::vector<Row> rows;
+  for_all_ways(p, max_threads, Partition::automatic, [&](const Plan& way) { rows.push_back({way, cost(p, way)}); });
+  std::stable_sort(rows.begin(), rows.end(),
+                   [](const Row& a, const Row& b) { return a.cost.total() < b.cost.total(); });
+  const Machine& m = machine();
+  char line[200];
+  std::snprintf(line, sizeof line, "L2 %.0f KiB, L3 %.0f KiB; times in µs of one layer\n", m.l2_bytes / 1024,
+                m.l3_bytes / 1024);
+  std::string text = line;
+  text +=
+      "directions  teams  team size    total  step products  pointwise  meetings  exchange  time products  "
+      "dispatch  chunk\n";
+  for (const Row& row : rows) {
+    const ChunkRows chunk = chunks(p, row.way);
+    std::snprintf(line, sizeof line, "%10d  %5d  %9d  %7.1f  %13.1f  %9.1f  %8.1f  %8.1f  %13.1f  %8.1f  %5lld\n",
+                  row.way.directions, row.way.teams, row.way.team_size, row.cost.total() / 1e3,
+                  row.cost.step_products / 1e3, row.cost.pointwise / 1e3, row.cost.meetings / 1e3,
+                  row.cost.exchange / 1e3, row.cost.time_products / 1e3, row.cost.dispatch / 1e3,
+                  static_cast<long long>(p.backward ? chunk.backward : chunk.forward));
+    text += line;
+  }
+  return text;
 }
 
 }  // namespace fastrnn

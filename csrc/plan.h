@@ -1,17 +1,20 @@
 // Who does what in a call: chosen from a model of what each way of sharing the work would cost on this machine.
 #pragma once
 
+#include <string>
+
 #include "kernels.h"
 
 namespace fastrnn {
 
 // All layers of a network look alike enough to share one plan.
 struct Problem {
-  Dims dims;         // of the widest layer
+  Dims dims;            // of the widest layer
   int gates;
+  int step_products;    // that follow one another in a step, with a meeting of the team after each
   int directions;
-  bool training;     // backward, or forward with a tape
-  int lanes;         // values a vector holds
+  bool backward;
+  int lanes;            // values a vector holds
   int itemsize;
 };
 
@@ -26,5 +29,8 @@ struct Plan {
 };
 
 Plan plan(const Problem&, int max_threads);
+
+// A table of the ways that plan() weighs, the best first, and what it expects of each.
+std::string explain(const Problem&, int max_threads);
 
 }  // namespace fastrnn

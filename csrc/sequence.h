@@ -11,6 +11,7 @@ template <class Cell, class T> constexpr Kernels<T> make_kernels() {
       Cell::gates,
       Cell::saved,
       Cell::has_cell,
+      Cell::reset_first,
       lanes<T>,
       [](const Dims& d) { return ForwardPack<Cell, T>(d).size; },
       [](const Dims& d) { return BackwardPack<Cell, T>(d).size; },

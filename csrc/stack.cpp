@@ -146,11 +146,12 @@ class Crew {
   std::vector<Barrier> directions_, teams_;
 };
 
-template <class T> Problem problem(const Spec& spec, int64_t steps, int64_t rows, bool training, int lanes) {
-  const int64_t widest = spec.num_layers > 1 ? std::max(spec.layer_input(0), spec.layer_input(1)) : spec.input_size;
+template <class T>
+Problem problem(const Spec& spec, const Kernels<T>& k, int64_t steps, int64_t rows, bool backward) {
   Dims dims = layer_dims(spec, 0, steps, rows);
-  dims.input = widest;
-  return {dims, static_cast<int>(spec.gates()), static_cast<int>(spec.directions()), training, lanes, sizeof(T)};
+  if (spec.num_layers > 1) dims.input = std::max(dims.input, spec.layer_input(1));
+  const int step_products = 1 + (dims.projected || k.reset_first);
+  return {dims, k.gates, step_products, static_cast<int>(spec.directions()), backward, k.lanes, sizeof(T)};
 }
 
 // Offset of a layer and direction's part of a state.
@@ -193,7 +194,7 @@ void run_forward(const Spec& spec, const Kernels<T>& k, const std::vector<LayerW
   calls.fetch_add(1, std::memory_order_relaxed);
   const bool training = call.tape != nullptr;
   const int64_t B = call.rows, H = spec.hidden_size, P = spec.output_size(), D = spec.directions();
-  const Problem what = problem<T>(spec, call.steps, B, training, k.lanes);
+  const Problem what = problem(spec, k, call.steps, B, false);
   Plan way = plan(what, num_threads());
   Lease lease(way.threads(), way.tight);
   if (lease.threads() < way.threads()) way = plan(what, lease.threads());
@@ -301,7 +302,7 @@ void run_backward(const Spec& spec, const Kernels<T>& k, const std::vector<Layer
                   const Backward& call) {
   calls.fetch_add(1, std::memory_order_relaxed);
   const int64_t B = call.rows, H = spec.hidden_size, P = spec.output_size(), D = spec.directions();
-  const Problem what = problem<T>(spec, call.steps, B, true, k.lanes);
+  const Problem what = problem(spec, k, call.steps, B, true);
   Plan way = plan(what, num_threads());
   Lease lease(way.threads(), way.tight);
   if (lease.threads() < way.threads()) way = plan(what, lease.threads());
@@ -464,7 +465,7 @@ size_t forward_scratch(const Spec& spec, int64_t steps, int64_t rows, bool train
   return with_type(spec, isa(), [&]<class T>(const Kernels<T>& k) {
     Forward call{};
     call.steps = steps, call.rows = rows;
-    const Plan way = plan(problem<T>(spec, steps, rows, training, k.lanes), num_threads());
+    const Plan way = plan(problem(spec, k, steps, rows, false), num_threads());
     return ForwardMemory<T>(spec, k, way, call, training, packed, nullptr).bytes;
   });
 }
@@ -473,8 +474,14 @@ size_t backward_scratch(const Spec& spec, int64_t steps, int64_t rows) {
   return with_type(spec, isa(), [&]<class T>(const Kernels<T>& k) {
     Backward call{};
     call.steps = steps, call.rows = rows;
-    const Plan way = plan(problem<T>(spec, steps, rows, true, k.lanes), num_threads());
+    const Plan way = plan(problem(spec, k, steps, rows, true), num_threads());
     return BackwardMemory<T>(spec, k, way, call, nullptr).bytes;
+  });
+}
+
+std::string explain_plan(const Spec& spec, int64_t steps, int64_t rows, bool backward) {
+  return with_type(spec, isa(), [&]<class T>(const Kernels<T>& k) {
+    return explain(problem(spec, k, steps, rows, backward), num_threads());
   });
 }
 
