@@ -8,6 +8,7 @@ import struct
 import sys
 import threading
 import zipfile
+from fractions import Fraction
 from importlib.metadata import version
 
 import numpy as np
@@ -69,17 +70,32 @@ def test_positional_order(engine):
         ),
         *itertools.product(["input_size", "hidden_size", "num_layers", "proj_size"], [None], [TypeError]),
         *itertools.product(["bias", "batch_first", "bidirectional"], [None, 1, "yes", np.ones(2)], [TypeError]),
-        *itertools.product(["dropout"], [-0.1, 1.1, float("nan"), float("inf")], [ValueError]),
+        *itertools.product(["dropout"], [-0.1, 1.1, float("nan"), float("inf"), 10**400], [ValueError]),
         *itertools.product(["dropout"], [True, None, "0.5", 1j], [TypeError]),
         *itertools.product(["proj_size"], [-1, 4, 5], [ValueError]),
         *itertools.product(["dtype"], ["float16", np.int32, ">f4", "complex64"], [ValueError]),
-        *itertools.product(["dtype"], [None, "real", 32], [TypeError]),
+        *itertools.product(["dtype"], [None, "real", 32, ("f4", -1), "9999999999f4", "(", "f4,("], [TypeError]),
         *itertools.product(["seed"], [-1, 2**64], [ValueError]),
     ],
 )
 def test_a_bad_argument_is_named(name, value, error):
     with pytest.raises(error, match=rf"^{name} must be"):
         fastrnn.LSTM(**{"input_size": 3, "hidden_size": 4, name: value})
+
+
+def test_a_huge_argument_is_named():
+    """Of more digits than Python is willing to write."""
+    huge = 10**5000
+    for value, names, error in [
+        (huge, ["input_size", "hidden_size", "num_layers", "proj_size", "dropout", "seed"], ValueError),
+        (-huge, ["input_size", "hidden_size", "num_layers", "proj_size", "dropout", "seed"], ValueError),
+        (Fraction(huge), ["dropout"], ValueError),
+        (huge, ["bias", "dtype"], TypeError),
+        ([huge], ["input_size", "bias", "dropout", "dtype", "seed"], TypeError),
+    ]:
+        for name in names:
+            with pytest.raises(error, match=rf"^{name} must be"):
+                fastrnn.LSTM(**{"input_size": 3, "hidden_size": 4, name: value})
 
 
 def test_a_bad_option_is_named(engine):
@@ -564,6 +580,22 @@ def test_functions_say_which_weights_are_wrong():
         fastrnn.functional.gru_forward(x, good, num_layers=2, dropout=2)
     with pytest.raises(TypeError, match="tape"):
         fastrnn.functional.backward(None)
+
+
+def test_messages_stay_short():
+    x, good = sequences(5, 2, 3), fastrnn.GRU(3, 4).parameters
+    layer = fastrnn.GRU(3, 4)
+    layer.parameters |= {"x" * 10**6: good["bias_ih_l0"]} | {f"more{i}": good["bias_ih_l0"] for i in range(10**4)}
+    for call in (
+        lambda: fastrnn.functional.gru(x, good, num_layers=65535),
+        lambda: fastrnn.functional.gru(x, list(good.values()), num_layers=65535),
+        lambda: fastrnn.functional.gru(x, [good["bias_ih_l0"]] * 10**6, num_layers=65535),
+        lambda: layer(x),
+        lambda: fastrnn.weights.from_torch({"weight_ih_l99999": good["weight_ih_l0"]}),
+    ):
+        with pytest.raises(ValueError, match=r"\(\d+ in all\)") as caught:
+            call()
+        assert len(str(caught.value)) < 500
 
 
 # ------------------------------------------------------------------------------------------------------------- config
