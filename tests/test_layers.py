@@ -460,7 +460,7 @@ def test_files_with_something_wrong_inside(tmp_path):
         return good | (arrays or {}) | {"config": np.array(json.dumps(config | changes))}
 
     for contents, named in [
-        ({n: a for n, a in good.items() if n != "config"}, "config"),
+        ({n: a for n, a in good.items() if n != "config"}, r"fastrnn saved \(it has no entry 'config'\)$"),
         (good | {"config": np.array("[]")}, "configuration"),
         (good | {"config": np.array("{")}, "path"),
         (other(cell="cnn"), "cnn"),
@@ -481,6 +481,65 @@ def test_files_with_something_wrong_inside(tmp_path):
         np.savez(path, **contents)
         with pytest.raises(ValueError, match=named):
             fastrnn.load(path)
+
+
+def test_a_file_of_another_program(tmp_path):
+    path = tmp_path / "m.safetensors"
+    pytest.importorskip("safetensors.numpy").save_file({"w": np.ones(3)}, path)
+    with pytest.raises(ValueError, match=r"fastrnn saved \(it has no entry 'config'\)$"):
+        fastrnn.load(path)
+
+
+@pytest.mark.parametrize("failing", ["the writer", "os.fsync", "pathlib.Path.replace"])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device", "another name"), MemoryError()])
+def test_a_failed_save_leaves_the_file_before(failing, error, suffix, tmp_path, monkeypatch):
+    path = tmp_path / f"m{suffix}"
+    fastrnn.GRU(3, 4, seed=1).save(path)
+    before = path.read_bytes()
+
+    def fail(file, *_args, **_options):
+        if hasattr(file, "write"):
+            file.write(b"half")
+        raise error
+
+    writers = {".npz": "numpy.savez", ".safetensors": "safetensors.numpy.save"}
+    monkeypatch.setattr(writers[suffix] if failing == "the writer" else failing, fail)
+    message = f"No space left on device: '{path}'$" if isinstance(error, OSError) else "^$"
+    with pytest.raises(type(error), match=message):
+        fastrnn.GRU(3, 4, seed=2).save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_save_keeps_of_the_file_before(suffix, tmp_path):
+    """Its permissions, and links to it."""
+    path, link = tmp_path / f"m{suffix}", tmp_path / f"link{suffix}"
+    path.touch(0o640)
+    link.symlink_to(path)
+    layer = fastrnn.GRU(3, 4)
+    layer.save(link)
+    assert link.is_symlink()
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert_same(fastrnn.load(path).parameters["weight_ih_l0"], layer.parameters["weight_ih_l0"])
+
+
+def test_paths_that_are_none(cls, suffix, tmp_path):
+    uses = cls(3, 4).save, cls.load, fastrnn.load
+    with (tmp_path / f"m{suffix}").open("wb+") as file:
+        for path, use in itertools.product([None, file, 3, f"m{suffix}".encode(), ["m"]], uses):
+            with pytest.raises(TypeError, match=r"^path must be a str or an os\.PathLike\[str\], got"):
+                use(path)
+    for use in uses:
+        with pytest.raises(ValueError, match=r"^path must have no null character"):
+            use(f"m\0{suffix}")
+    folder = tmp_path / f"folder{suffix}"
+    folder.mkdir()
+    for use in uses:
+        with pytest.raises(IsADirectoryError, match=rf"'{folder}'$"):
+            use(folder)
+        with pytest.raises(FileNotFoundError, match=rf"'{tmp_path / 'none' / f'm{suffix}'}'$"):
+            use(tmp_path / "none" / f"m{suffix}")
+    assert not list(folder.iterdir())
 
 
 def test_without_safetensors(tmp_path, monkeypatch):

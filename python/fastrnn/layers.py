@@ -155,8 +155,16 @@ class _Layer:
         return sum(array.size for array in self.parameters.values())
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write parameters and configuration to `path`, which ends in .npz or (with the package safetensors)
-        .safetensors; any other ending is a ValueError.
+        """Write parameters and configuration to a file. One that is there already is replaced when all is written: if
+        anything fails, it stays as it was.
+
+        Args:
+            path: ends in .npz or, with the package safetensors installed, in .safetensors.
+
+        Raises:
+            OSError: the file cannot be written.
+            TypeError: `path` is no str or os.PathLike.
+            ValueError: it ends in something else, or an array in `parameters` is missing or has a wrong dtype or shape.
         """
         check_parameters("parameters", self.spec, self.parameters)
         config = {field: getattr(self.spec, field) for field in SPEC_FIELDS}
@@ -169,9 +177,11 @@ class _Layer:
 
         Raises:
             OSError: `path` cannot be opened.
+            TypeError: it is no str or os.PathLike.
             ValueError: it is not a saved network, or one of another class.
         """
-        return cls._restore(f"path: {os.fspath(path)!r}", *_files.read(path))
+        config, parameters = _files.read(path)
+        return cls._restore(f"path: {os.fspath(path)!r}", config, parameters)
 
     @classmethod
     def _restore(cls: type[_Self], what: str, config: dict[str, Any], parameters: dict[str, Array]) -> _Self:
@@ -348,9 +358,13 @@ class GRU(_Layer):
 
 
 def load(path: str | os.PathLike[str]) -> RNN | LSTM | GRU:
-    """The layer that `save` wrote, of whichever class it was. Raises OSError and ValueError as `LSTM.load` does."""
-    what = f"path: {os.fspath(path)!r}"
+    """The layer that `save` wrote, of whichever class it was.
+
+    Raises:
+        OSError, TypeError, ValueError: as `LSTM.load`.
+    """
     config, parameters = _files.read(path)
+    what = f"path: {os.fspath(path)!r}"
     for cls in (RNN, LSTM, GRU):
         if config.get("cell") in cls._cells:
             return cls._restore(what, config, parameters)
