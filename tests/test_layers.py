@@ -625,7 +625,11 @@ def test_functions_say_which_weights_are_wrong():
         (None, TypeError, "weights"),
         ("weights", (TypeError, ValueError), "weight"),
         (good | {"weight_ih_l0": flat[0].tolist()}, TypeError, "weight_ih_l0"),
-        (good | {"weight_ih_l0": flat[0][:11]}, ValueError, "weight_ih_l0"),
+        (
+            good | {"weight_ih_l0": flat[0][:11]},
+            ValueError,
+            r"3 rows for each unit of a GRU, got 11 rows$",
+        ),
         (good | {"weight_ih_l0": flat[0][0]}, ValueError, "weight_ih_l0"),
         (good | {"weight_ih_l0": flat[0].astype(np.float16)}, ValueError, "weight_ih_l0"),
         (good | {"weight_hh_l0": flat[1][:, :3]}, ValueError, "weight_hh_l0"),

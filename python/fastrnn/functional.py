@@ -255,7 +255,8 @@ def _network(
     gates = GATES[kind]
     rows, input_size = _matrix(weights, "weight_ih_l0").shape
     if rows % gates:
-        raise ValueError(f"weight_ih_l0 must have {gates} rows for each unit of an {kind.upper()}, got {rows} rows")
+        of = f"{'a' if kind == 'gru' else 'an'} {kind.upper()}"
+        raise ValueError(f"weight_ih_l0 must have {gates} rows for each unit of {of}, got {rows} rows")
     proj_size = len(_matrix(weights, "weight_hr_l0")) if projected else 0
     dtype = check_dtype("dtype of weight_ih_l0", weights["weight_ih_l0"].dtype)
     sizes = input_size, rows // gates, num_layers
