@@ -7,6 +7,7 @@ import pickle
 import struct
 import sys
 import threading
+import types
 import zipfile
 from fractions import Fraction
 from importlib.metadata import version
@@ -181,6 +182,22 @@ def test_wrong_parameters_are_named(cls, tmp_path):
         layer(x)
 
 
+def test_parameters_can_be_set(cls):
+    layer, twin, x = cls(3, 4, seed=1), cls(3, 4, seed=2), sequences(5, 2, 3)
+    good = layer.parameters
+    layer.parameters = twin.parameters
+    assert layer.parameters is twin.parameters
+    assert_same(layer(x), twin(x))
+    layer.parameters = types.MappingProxyType(good)
+    assert type(layer.parameters) is dict
+    for wrong in (None, list(good.values()), "weights", 3, {1: good["bias_ih_l0"]}, good | {"bias_ih_l0": [1.0] * 4}):
+        with pytest.raises(TypeError, match="parameters"):
+            layer.parameters = wrong
+    with pytest.raises(TypeError, match=r"^parameters: bias_ih_l0 must be a NumPy array, got None"):
+        layer.parameters = good | {"bias_ih_l0": None}
+    assert_same(layer(x), cls(3, 4, seed=1)(x))
+
+
 def test_repr(engine):
     assert repr(engine.LSTM(3, 4)) == "LSTM(3, 4)"
     layer = engine.LSTM(3, 4, 2, False, True, 0.5, True, 2, "float64")
@@ -248,7 +265,49 @@ def test_prepare_is_a_snapshot(cls):
     assert fast.nbytes >= sum(array.nbytes for array in layer.parameters.values())
     for array in layer.parameters.values():
         array[:] = 0
-    assert_same(fast(x, state, [5, 2]), expected)
+    assert_same(fast(x, state, lengths=[5, 2]), expected)
+
+
+def test_lengths_are_given_by_name(cls):
+    layer, x = cls(3, 4), sequences(5, 2, 3)
+    for call in (layer, layer.forward, layer.prepare()):
+        with pytest.raises(TypeError):
+            call(x, None, [5, 2])
+
+
+def test_what_prepare_and_the_tape_show(engine):
+    layer = engine.LSTM(8, 4, seed=0)
+    size = layer.prepare().nbytes
+    assert repr(layer.prepare()) == f"Prepared(LSTM 8 -> 4, 1 layer, float32, {shown(size)})"
+    layer = engine.GRU(8, 5, 2, bidirectional=True, batch_first=True, dtype="float64", reset_after=False)
+    network = "GRU (reset before) 8 -> 5, 2 layers, bidirectional, batch first, float64"
+    assert repr(layer.prepare()) == f"Prepared({network}, {shown(layer.prepare().nbytes)})"
+    assert repr(layer.spec) == f"Spec({network})"
+    tape = layer.forward(sequences(2, 100, 8, dtype="float64"))[2]
+    assert repr(tape) == f"Tape({network}, T 100, B 2, {shown(tape.nbytes)})"
+    tape = engine.LSTM(8, 4, proj_size=2).forward(sequences(0, 8))[2]
+    assert repr(tape) == f"Tape(LSTM 8 -> 4 -> 2, 1 layer, float32, T 0, one sequence, {shown(tape.nbytes)})"
+    tape = engine.RNN(8, 4, nonlinearity="relu").forward(sequences(5, 2, 8))[2]
+    assert repr(tape) == f"Tape(RNN (relu) 8 -> 4, 1 layer, float32, T 5, B 2, {shown(tape.nbytes)})"
+
+
+def shown(size):
+    """A number of bytes, in 1000s."""
+    return f"{size} bytes" if size < 1000 else f"{(size + 500) // 1000} kB"
+
+
+def test_a_wrong_dtype_gets_a_hint(cls):
+    layer, x = cls(3, 4, seed=0), sequences(5, 2, 3)
+    y, _, tape = layer.forward(x)
+    for dtype in ("float64", "float16", "int64", ">f4"):
+        for call in (layer, layer.forward, layer.prepare()):
+            with pytest.raises(TypeError, match=r"^x: .* got dtype \S+; use x\.astype\(np\.float32\)$"):
+                call(x.astype(dtype))
+        with pytest.raises(TypeError, match=r"^dy.* got (dtype )?\S+; use dy\.astype\(np\.float32\)$"):
+            layer.backward(tape, y.astype(dtype))
+    for dtype in ("complex64", "object", "U5", "bool"):
+        with pytest.raises(TypeError, match=r"^x: .* got dtype \S+$"):
+            layer(x.astype(dtype))
 
 
 def test_engine_errors_name_the_argument(cls):
