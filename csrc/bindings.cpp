@@ -88,7 +88,12 @@ py::array checked_array(const Network& net, py::handle value, const std::string&
   const std::string wanted = std::string("a NumPy array of ") + net.dtype_name();
   if (!py::isinstance<py::array>(value)) wrong_type(name, wanted, type_name(value));
   py::array array = py::reinterpret_borrow<py::array>(value);
-  if (!has_dtype(net, value)) wrong_type(name, wanted, "dtype " + py::cast<std::string>(py::str(array.dtype())));
+  if (!has_dtype(net, value)) {
+    const char kind = array.dtype().kind();
+    const bool real = kind == 'f' || kind == 'i' || kind == 'u';
+    const std::string hint = real ? "; use " + name + ".astype(np." + net.dtype_name() + ")" : "";
+    wrong_type(name, wanted, "dtype " + py::cast<std::string>(py::str(array.dtype())) + hint);
+  }
   const bool plain = Py_TYPE(value.ptr()) == py::detail::npy_api::get().PyArray_Type_;
   if (!plain && py::isinstance(value, py::module_::import("numpy").attr("ma").attr("MaskedArray"))) {
     wrong_type(name, wanted, "a masked one");  // its mask would be overlooked
@@ -389,6 +394,9 @@ struct Tape {
   TapeLayout layout;
   Memory memory;
 
+  size_t bytes() const { return layout.bytes + static_cast<size_t>(y.nbytes()); }
+  std::string text() const;
+
   // (T, B, ...) on the tape, in the caller's order of axes.
   py::array view(py::handle self, const void* at, const Shape& rest, const Shape& strides) const {
     const Extent& e = call.extent;
@@ -547,6 +555,41 @@ Network make_network(const std::string& cell, int64_t input_size, int64_t hidden
   return net;
 }
 
+// "LSTM 8 -> 4, 1 layer, float32"
+std::string describe(const Network& net) {
+  const std::string cell = traits(net.cell).name;
+  const size_t split = cell.find('_');
+  std::string out = cell.substr(0, split);
+  for (char& letter : out) letter = static_cast<char>(letter - 'a' + 'A');
+  if (split != std::string::npos) {
+    std::string variant = cell.substr(split + 1);
+    std::replace(variant.begin(), variant.end(), '_', ' ');
+    if (variant != "tanh") out += " (" + variant + ")";
+  }
+  out += " " + std::to_string(net.input_size) + " -> " + std::to_string(net.hidden_size);
+  if (net.proj_size) out += " -> " + std::to_string(net.proj_size);
+  out += ", " + std::to_string(net.num_layers) + (net.num_layers == 1 ? " layer" : " layers");
+  if (net.bidirectional) out += ", bidirectional";
+  if (net.batch_first) out += ", batch first";
+  return out + ", " + net.dtype_name();
+}
+
+std::string size_as_text(size_t bytes) {
+  const char* unit = "bytes";
+  for (const char* larger : {"kB", "MB", "GB", "TB"}) {
+    if (bytes < 1000) break;
+    bytes = (bytes + 500) / 1000;
+    unit = larger;
+  }
+  return std::to_string(bytes) + " " + unit;
+}
+
+std::string Tape::text() const {
+  const Extent& e = call.extent;
+  const std::string rows = e.batched ? "B " + std::to_string(e.rows) : "one sequence";
+  return "Tape(" + describe(net) + ", T " + std::to_string(e.steps) + ", " + rows + ", " + size_as_text(bytes()) + ")";
+}
+
 py::list shapes_as_tuples(const Network& net) {
   py::list out;
   for (const auto& [name, shape] : parameter_shapes(net)) out.append(py::make_tuple(name, py::tuple(py::cast(shape))));
@@ -571,6 +614,68 @@ void choose_partition(const std::string& wanted) {
 py::object no_pickle(const py::object& self, int) {
   throw py::type_error("cannot pickle '" + type_name(self) + "' object: save the layer");
 }
+
+// --- documentation ---------------------------------------------------------------------------------------------------
+
+constexpr const char* prepared_doc =
+    R"(A network for inference: a snapshot of its weights, packed once, made by `layer.prepare()`.
+
+Call it as the layer. It may be used in many threads at once; the layer's later changes do not reach it.)";
+
+constexpr const char* prepared_call_doc =
+    R"(Inference from the packed weights; results and errors are those of a call of the layer.
+
+T is the number of time steps, B that of rows, I `input_size`, H `hidden_size`, L `num_layers`, D 2 if bidirectional
+and else 1, H_out `proj_size` where given and else H. Denormal numbers count as zero.
+
+Args:
+    x: (T, B, I); (B, T, I) with `batch_first`; or one sequence (T, I). A NumPy array of the network's dtype, with any
+        strides.
+    state: where to start from; None is zeros. h0 (L*D, B, H_out), and for an LSTM (h0, c0) with c0 (L*D, B, H),
+        either of which may be None. Without B if x has none. Of the network's dtype.
+    lengths: None (all rows have T steps) or (B,) integers in 0 ... T, in any order; for one sequence an int.
+
+Returns:
+    y, (T, B, D*H_out) in the layout of x, 0 past a row's length; and the state after each row's last step, shaped as
+    `state`, to be given to the next call of a stream. Both are new arrays of the network's dtype.
+
+Raises:
+    TypeError: an argument is no NumPy array, or of another dtype, or lengths are no integers.
+    ValueError: an argument has a wrong shape or value.
+    MemoryError: there is no memory for the results.)";
+
+constexpr const char* tape_doc =
+    R"(What one forward call leaves for its backward calls, of which there can be any number.
+
+It refers to x, y and the parameters: leave x and the parameters unchanged until you are done with it; y is read-only.
+States are copied. `gates` and `cells` show what happened inside.)";
+
+constexpr const char* gates_doc =
+    R"(The activated gates of one layer and direction: an array (T, B, G, H), (B, T, G, H) with `batch_first`,
+(T, G, H) for one sequence. It is a read-only view of the tape, and 0 past a row's length.
+
+Args:
+    layer: from 0, the one that reads x.
+    direction: 0 is forward, 1 is reverse.
+
+Returns:
+    Along G an LSTM has i, f, g, o, a GRU r, z, n, and an RNN its h alone.
+
+Raises:
+    TypeError: an argument is no int.
+    ValueError: there is no such layer or direction.)";
+
+constexpr const char* cells_doc =
+    R"(The cell state c of one layer and direction of an LSTM after each step: an array (T, B, H), (B, T, H) with
+`batch_first`, (T, H) for one sequence. It is a read-only view of the tape, and 0 past a row's length.
+
+Args:
+    layer: from 0, the one that reads x.
+    direction: 0 is forward, 1 is reverse.
+
+Raises:
+    TypeError: an argument is no int.
+    ValueError: there is no such layer or direction, or the network is no LSTM.)";
 
 // Objects come from this module's functions: pybind11 would hand on memory that nothing was written to where
 // C.__new__(C) made one.
@@ -607,6 +712,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
       .def_property_readonly("dropout", [](const Network& n) { return n.dropout; })
       .def_property_readonly("dtype", &Network::dtype_name)
       .def("parameter_shapes", &shapes_as_tuples)
+      .def("__repr__", [](const Network& n) { return "Spec(" + describe(n) + ")"; })
       .def("__reduce_ex__", [](const py::object& self, int) {
         const Network& n = py::cast<const Network&>(self);
         return py::make_tuple(py::module_::import("fastrnn._core").attr("make_spec"),
@@ -614,18 +720,24 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
                                              n.batch_first, n.dropout, n.bidirectional, n.proj_size, n.dtype_name()));
       });
 
-  py::class_<Tape>(m, "Tape", not_from_python)
-      .def_property_readonly("spec", [](const Tape& t) { return t.spec; })
-      .def_property_readonly("x", [](const Tape& t) { return t.x_as_given; })
-      .def_property_readonly("nbytes", [](const Tape& t) { return t.layout.bytes + static_cast<size_t>(t.y.nbytes()); })
-      .def("gates", &tape_gates, "layer"_a, "direction"_a = 0)
-      .def("cells", &tape_cells, "layer"_a, "direction"_a = 0)
+  py::class_<Tape>(m, "Tape", not_from_python, tape_doc)
+      .def_property_readonly(
+          "spec", [](const Tape& t) { return t.spec; }, "What describes the network: cell, sizes, options, dtype.")
+      .def_property_readonly(
+          "x", [](const Tape& t) { return t.x_as_given; }, "The input of the forward call.")
+      .def_property_readonly("nbytes", &Tape::bytes, "Bytes that the tape keeps, with y, without x and the parameters.")
+      .def("gates", &tape_gates, "layer"_a, "direction"_a = 0, gates_doc)
+      .def("cells", &tape_cells, "layer"_a, "direction"_a = 0, cells_doc)
+      .def("__repr__", &Tape::text)
       .def("__reduce_ex__", &no_pickle);
 
-  py::class_<Prepared>(m, "Prepared", not_from_python)
-      .def("__call__", &Prepared::operator(), "x"_a, "state"_a = py::none(), "lengths"_a = py::none())
-      .def_property_readonly("spec", &Prepared::net)
-      .def_property_readonly("nbytes", &Prepared::bytes)
+  py::class_<Prepared>(m, "Prepared", not_from_python, prepared_doc)
+      .def("__call__", &Prepared::operator(), "x"_a, "state"_a = py::none(), py::kw_only(), "lengths"_a = py::none(),
+           prepared_call_doc)
+      .def_property_readonly("spec", &Prepared::net, "What describes the network: cell, sizes, options, dtype.")
+      .def_property_readonly("nbytes", &Prepared::bytes, "Bytes that the packed weights take.")
+      .def("__repr__",
+           [](const Prepared& p) { return "Prepared(" + describe(p.net()) + ", " + size_as_text(p.bytes()) + ")"; })
       .def("__reduce_ex__", &no_pickle);
 
   m.def("make_spec", &make_network, "cell"_a, "input_size"_a, "hidden_size"_a, "num_layers"_a = 1, "bias"_a = true,

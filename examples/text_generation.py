@@ -488,7 +488,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         "--temperature", type=positive(float, zero=True), default=0.6, help="0: the likeliest, 1: by odds (%(default)s)"
     )
     add("--seed", type=positive(int, zero=True), default=0, help="of all random numbers (%(default)s)")
-    add("--save", type=Path, default=Path("text_generation.npz"), metavar="FILE", help="the model's file (%(default)s)")
+    save_help = "the model's file, for this program's --load alone (%(default)s)"
+    add("--save", type=Path, default=Path("text_generation.npz"), metavar="FILE", help=save_help)
     add("--load", type=Path, metavar="FILE", help="write with a saved model, without training")
     add("--picture", type=Path, default=Path("text_generation.png"), metavar="FILE", help="its file (%(default)s)")
     return parser.parse_args(arguments)
@@ -587,7 +588,10 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"\nfrom here on the model writes, at temperature {options.temperature}:\n{RULE}")
         written = generate(model, vocabulary, seed_text, options.length, options.temperature, options.seed)
         print_stream(itertools.chain(seed_text, written))
-        print(RULE)
+        print(RULE, flush=True)
+    except BrokenPipeError:  # whoever read the output, such as head, has enough of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for Python's own flush at the end
+        sys.exit(1)
     except (UserError, OSError) as error:
         sys.exit(f"text_generation: {error}")
     except KeyboardInterrupt:

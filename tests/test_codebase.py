@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import pydoc
 import re
 import shutil
 import subprocess
@@ -153,6 +154,31 @@ def test_docstrings_of_methods():
         for name, member in inspect.getmembers(kind, lambda m: isinstance(m, (types.FunctionType, types.MethodType))):
             if not name.startswith("_") or name == "__call__":
                 assert inspect.getdoc(member), f"{kind.__name__}.{name}"
+
+
+def test_docstrings_of_classes():
+    """They tell of each argument and of each attribute."""
+    for kind in CLASSES:
+        text = inspect.getdoc(kind)
+        arguments, attributes = re.search(r"^Args:\n(.*)^Attributes:\n(.*)^Raises:", text, re.DOTALL | re.M).groups()
+        for name in inspect.signature(kind).parameters:
+            assert re.search(rf"^    {name}: ", arguments, re.M), f"{kind.__name__}: {name}"
+        for name, member in inspect.getmembers(kind, lambda m: isinstance(m, property)):
+            assert re.search(rf"\b{name}\b", attributes), f"{kind.__name__}.{name}"
+            assert inspect.getdoc(member), f"{kind.__name__}.{name}"
+            assert inspect.signature(member.fget).return_annotation is not inspect.Signature.empty
+        for stem in {name.rpartition("_l")[0] for name in kind(3, 4).parameters}:
+            assert stem in attributes
+        assert "attrgetter" not in pydoc.render_doc(kind)
+
+
+def test_docstrings_of_the_native_classes():
+    for kind in (_core.Prepared, _core.Tape):
+        assert inspect.getdoc(kind)
+        for name, member in vars(kind).items():
+            if not name.startswith("_") or name == "__call__":
+                text = inspect.getdoc(member).strip()
+                assert re.search(r"^[A-Z].*\.$", text, re.M | re.DOTALL), f"{kind.__name__}.{name}: {text}"
 
 
 def documented(function):

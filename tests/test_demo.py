@@ -1,6 +1,7 @@
 """The demo learns, writes, goes on from a saved model, and says clearly what is wrong with its input."""
 
 import importlib.util
+import subprocess
 import sys
 from pathlib import Path
 
@@ -73,6 +74,19 @@ def test_a_saved_model_goes_on_writing(run, tmp_path):
     assert len(first) == pytest.approx(104, abs=4)  # newlines at the ends are not counted
     assert again[0] == again[1] == first
     assert again[2] != first
+
+
+@pytest.mark.parametrize("lines", [0, 1, 3])
+def test_a_reader_that_has_enough(run, tmp_path, lines):
+    run("--text", text_file(tmp_path, ENGLISH), "--updates", 1, *TINY, "--length", 0)
+    command = [sys.executable, DEMO, "--load", "text_generation.npz", "--length", "100000"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=tmp_path, text=True, encoding="utf-8", **pipes) as program:
+        for _ in range(lines):
+            program.stdout.readline()
+        program.stdout.close()
+        assert program.stderr.read() == ""
+        assert program.wait(timeout=60) == 1
 
 
 def test_chinese_with_rare_characters(demo, run, tmp_path):

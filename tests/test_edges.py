@@ -915,7 +915,7 @@ def test_malformed_arguments(cell):
         yield lambda: layer(x, state, lengths=lengths)
         yield lambda: layer.forward(x, state, lengths=lengths)
         yield lambda: layer.forward(x, state, lengths=lengths, dropout_seed=1)
-        yield lambda: fast(x, state, lengths)
+        yield lambda: fast(x, state, lengths=lengths)
         yield lambda: infer_function(x, weights, state, lengths=lengths, num_layers=2)
         yield lambda: forward_function(x, weights, state, lengths=lengths, num_layers=2)
 

@@ -12,8 +12,13 @@ from fastrnn import _core
 SIZE = 8
 
 
+@pytest.fixture(params=[fastrnn, fastrnn.reference], ids=["native", "reference"])
+def layer(request):
+    return request.param.LSTM(SIZE, 4, seed=0)
+
+
 @pytest.fixture
-def layer():
+def native():
     return fastrnn.LSTM(SIZE, 4, seed=0)
 
 
@@ -62,10 +67,41 @@ def test_masks_are_not_overlooked(layer, x):
             call(masked)
     with pytest.raises(TypeError, match=r"^h0: .* masked"):
         layer(x, (np.ma.masked_array(np.zeros((1, 50, 4), np.float32)), None))
+    y, (h_n, c_n), tape = layer.forward(x)
+    with pytest.raises(TypeError, match=r"^dy: expected a NumPy array of float32, got a masked one"):
+        layer.backward(tape, np.ma.masked_array(y))
+    with pytest.raises(TypeError, match=r"^dc_n: .* masked"):
+        layer.backward(tape, y, (h_n, np.ma.masked_array(c_n)))
+    layer.parameters["bias_hh_l0"] = np.ma.masked_array(layer.parameters["bias_hh_l0"])
+    with pytest.raises(TypeError, match=r"^bias_hh_l0: .* masked"):
+        layer(x)
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+@pytest.mark.parametrize("name", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("engine", [fastrnn, fastrnn.reference], ids=["native", "reference"])
+def test_matrices_are_arrays(engine, name, x):
+    layer, one = getattr(engine, name)(SIZE, 4, seed=0), x[:, 0].copy()
+
+    def everything(change):
+        arguments = change(one), None
+        y, state, tape = layer.forward(*arguments)
+        state = tuple(map(change, state)) if name == "LSTM" else change(state)
+        gradients = layer.backward(tape, change(y), state)
+        results = [layer(change(one), state)[0], layer.prepare()(change(one), state)[0], y, tape.gates(0), gradients.x]
+        return [*results, gradients.h0, *gradients.parameters.values()]
+
+    expected = everything(np.asarray)
+    for key, array in layer.parameters.items():
+        layer.parameters[key] = array.view(np.matrix) if array.ndim == 2 else array
+    for a, b in zip(everything(np.asmatrix), expected, strict=True):
+        assert type(a) is np.ndarray
+        assert np.array_equal(a, b)
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_pickle(layer, x, protocol):
+def test_pickle(native, x, protocol):
+    layer = native
     same = pickle.loads(pickle.dumps(layer.spec, protocol))
     assert repr(same.parameter_shapes()) == repr(layer.spec.parameter_shapes())
     assert (same.cell, same.dtype, same.dropout) == ("lstm", "float32", 0.0)
@@ -105,17 +141,21 @@ def test_lengths_of_no_rows(layer, lengths, error):
 def test_places_on_the_tape(layer, x, index):
     tape = layer.forward(x)[2]
     for look in (tape.gates, tape.cells):
-        with pytest.raises(TypeError, match=r"^layer: expected an int, got"):
+        with pytest.raises(TypeError, match=r"^layer(:| must) .*an int, got"):
             look(index, 0)
-        with pytest.raises(TypeError, match=r"^direction: expected an int, got"):
+        with pytest.raises(TypeError, match=r"^direction(:| must) .*an int, got"):
             look(0, index)
-        with pytest.raises(ValueError, match=r"^direction: expected 0, got"):
-            look(0, 2**70)
+        for far in (-1, 1, 2**70, 10**5000):
+            with pytest.raises(ValueError, match=r"^layer(:| must)"):
+                look(far)
+            with pytest.raises(ValueError, match=r"^direction(:| must)"):
+                look(0, far)
         assert np.array_equal(look(0), look(np.int64(0), np.uint8(0)))
 
 
 @pytest.mark.parametrize("steps", [2**31, 2**40, 2**47])
-def test_more_than_there_is_memory_for(layer, steps):
+def test_more_than_there_is_memory_for(native, steps):
+    layer = native
     x = np.lib.stride_tricks.as_strided(np.ones(SIZE, np.float32), (steps, 2**10, SIZE), (0, 0, 4))
     for call in (layer, layer.forward):
         with pytest.raises(MemoryError, match=r"not enough memory for results of shape \(\d+, 1024, 4\)"):

@@ -7,7 +7,9 @@ import pickle
 import struct
 import sys
 import threading
+import types
 import zipfile
+from fractions import Fraction
 from importlib.metadata import version
 
 import numpy as np
@@ -69,17 +71,32 @@ def test_positional_order(engine):
         ),
         *itertools.product(["input_size", "hidden_size", "num_layers", "proj_size"], [None], [TypeError]),
         *itertools.product(["bias", "batch_first", "bidirectional"], [None, 1, "yes", np.ones(2)], [TypeError]),
-        *itertools.product(["dropout"], [-0.1, 1.1, float("nan"), float("inf")], [ValueError]),
+        *itertools.product(["dropout"], [-0.1, 1.1, float("nan"), float("inf"), 10**400], [ValueError]),
         *itertools.product(["dropout"], [True, None, "0.5", 1j], [TypeError]),
         *itertools.product(["proj_size"], [-1, 4, 5], [ValueError]),
         *itertools.product(["dtype"], ["float16", np.int32, ">f4", "complex64"], [ValueError]),
-        *itertools.product(["dtype"], [None, "real", 32], [TypeError]),
+        *itertools.product(["dtype"], [None, "real", 32, ("f4", -1), "9999999999f4", "(", "f4,("], [TypeError]),
         *itertools.product(["seed"], [-1, 2**64], [ValueError]),
     ],
 )
 def test_a_bad_argument_is_named(name, value, error):
     with pytest.raises(error, match=rf"^{name} must be"):
         fastrnn.LSTM(**{"input_size": 3, "hidden_size": 4, name: value})
+
+
+def test_a_huge_argument_is_named():
+    """Of more digits than Python is willing to write."""
+    huge = 10**5000
+    for value, names, error in [
+        (huge, ["input_size", "hidden_size", "num_layers", "proj_size", "dropout", "seed"], ValueError),
+        (-huge, ["input_size", "hidden_size", "num_layers", "proj_size", "dropout", "seed"], ValueError),
+        (Fraction(huge), ["dropout"], ValueError),
+        (huge, ["bias", "dtype"], TypeError),
+        ([huge], ["input_size", "bias", "dropout", "dtype", "seed"], TypeError),
+    ]:
+        for name in names:
+            with pytest.raises(error, match=rf"^{name} must be"):
+                fastrnn.LSTM(**{"input_size": 3, "hidden_size": 4, name: value})
 
 
 def test_a_bad_option_is_named(engine):
@@ -165,6 +182,22 @@ def test_wrong_parameters_are_named(cls, tmp_path):
         layer(x)
 
 
+def test_parameters_can_be_set(cls):
+    layer, twin, x = cls(3, 4, seed=1), cls(3, 4, seed=2), sequences(5, 2, 3)
+    good = layer.parameters
+    layer.parameters = twin.parameters
+    assert layer.parameters is twin.parameters
+    assert_same(layer(x), twin(x))
+    layer.parameters = types.MappingProxyType(good)
+    assert type(layer.parameters) is dict
+    for wrong in (None, list(good.values()), "weights", 3, {1: good["bias_ih_l0"]}, good | {"bias_ih_l0": [1.0] * 4}):
+        with pytest.raises(TypeError, match="parameters"):
+            layer.parameters = wrong
+    with pytest.raises(TypeError, match=r"^parameters: bias_ih_l0 must be a NumPy array, got None"):
+        layer.parameters = good | {"bias_ih_l0": None}
+    assert_same(layer(x), cls(3, 4, seed=1)(x))
+
+
 def test_repr(engine):
     assert repr(engine.LSTM(3, 4)) == "LSTM(3, 4)"
     layer = engine.LSTM(3, 4, 2, False, True, 0.5, True, 2, "float64")
@@ -232,7 +265,49 @@ def test_prepare_is_a_snapshot(cls):
     assert fast.nbytes >= sum(array.nbytes for array in layer.parameters.values())
     for array in layer.parameters.values():
         array[:] = 0
-    assert_same(fast(x, state, [5, 2]), expected)
+    assert_same(fast(x, state, lengths=[5, 2]), expected)
+
+
+def test_lengths_are_given_by_name(cls):
+    layer, x = cls(3, 4), sequences(5, 2, 3)
+    for call in (layer, layer.forward, layer.prepare()):
+        with pytest.raises(TypeError):
+            call(x, None, [5, 2])
+
+
+def test_what_prepare_and_the_tape_show(engine):
+    layer = engine.LSTM(8, 4, seed=0)
+    size = layer.prepare().nbytes
+    assert repr(layer.prepare()) == f"Prepared(LSTM 8 -> 4, 1 layer, float32, {shown(size)})"
+    layer = engine.GRU(8, 5, 2, bidirectional=True, batch_first=True, dtype="float64", reset_after=False)
+    network = "GRU (reset before) 8 -> 5, 2 layers, bidirectional, batch first, float64"
+    assert repr(layer.prepare()) == f"Prepared({network}, {shown(layer.prepare().nbytes)})"
+    assert repr(layer.spec) == f"Spec({network})"
+    tape = layer.forward(sequences(2, 100, 8, dtype="float64"))[2]
+    assert repr(tape) == f"Tape({network}, T 100, B 2, {shown(tape.nbytes)})"
+    tape = engine.LSTM(8, 4, proj_size=2).forward(sequences(0, 8))[2]
+    assert repr(tape) == f"Tape(LSTM 8 -> 4 -> 2, 1 layer, float32, T 0, one sequence, {shown(tape.nbytes)})"
+    tape = engine.RNN(8, 4, nonlinearity="relu").forward(sequences(5, 2, 8))[2]
+    assert repr(tape) == f"Tape(RNN (relu) 8 -> 4, 1 layer, float32, T 5, B 2, {shown(tape.nbytes)})"
+
+
+def shown(size):
+    """A number of bytes, in 1000s."""
+    return f"{size} bytes" if size < 1000 else f"{(size + 500) // 1000} kB"
+
+
+def test_a_wrong_dtype_gets_a_hint(cls):
+    layer, x = cls(3, 4, seed=0), sequences(5, 2, 3)
+    y, _, tape = layer.forward(x)
+    for dtype in ("float64", "float16", "int64", ">f4"):
+        for call in (layer, layer.forward, layer.prepare()):
+            with pytest.raises(TypeError, match=r"^x: .* got dtype \S+; use x\.astype\(np\.float32\)$"):
+                call(x.astype(dtype))
+        with pytest.raises(TypeError, match=r"^dy.* got (dtype )?\S+; use dy\.astype\(np\.float32\)$"):
+            layer.backward(tape, y.astype(dtype))
+    for dtype in ("complex64", "object", "U5", "bool"):
+        with pytest.raises(TypeError, match=r"^x: .* got dtype \S+$"):
+            layer(x.astype(dtype))
 
 
 def test_engine_errors_name_the_argument(cls):
@@ -444,7 +519,7 @@ def test_files_with_something_wrong_inside(tmp_path):
         return good | (arrays or {}) | {"config": np.array(json.dumps(config | changes))}
 
     for contents, named in [
-        ({n: a for n, a in good.items() if n != "config"}, "config"),
+        ({n: a for n, a in good.items() if n != "config"}, r"fastrnn saved \(it has no entry 'config'\)$"),
         (good | {"config": np.array("[]")}, "configuration"),
         (good | {"config": np.array("{")}, "path"),
         (other(cell="cnn"), "cnn"),
@@ -465,6 +540,65 @@ def test_files_with_something_wrong_inside(tmp_path):
         np.savez(path, **contents)
         with pytest.raises(ValueError, match=named):
             fastrnn.load(path)
+
+
+def test_a_file_of_another_program(tmp_path):
+    path = tmp_path / "m.safetensors"
+    pytest.importorskip("safetensors.numpy").save_file({"w": np.ones(3)}, path)
+    with pytest.raises(ValueError, match=r"fastrnn saved \(it has no entry 'config'\)$"):
+        fastrnn.load(path)
+
+
+@pytest.mark.parametrize("failing", ["the writer", "os.fsync", "pathlib.Path.replace"])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device", "another name"), MemoryError()])
+def test_a_failed_save_leaves_the_file_before(failing, error, suffix, tmp_path, monkeypatch):
+    path = tmp_path / f"m{suffix}"
+    fastrnn.GRU(3, 4, seed=1).save(path)
+    before = path.read_bytes()
+
+    def fail(file, *_args, **_options):
+        if hasattr(file, "write"):
+            file.write(b"half")
+        raise error
+
+    writers = {".npz": "numpy.savez", ".safetensors": "safetensors.numpy.save"}
+    monkeypatch.setattr(writers[suffix] if failing == "the writer" else failing, fail)
+    message = f"No space left on device: '{path}'$" if isinstance(error, OSError) else "^$"
+    with pytest.raises(type(error), match=message):
+        fastrnn.GRU(3, 4, seed=2).save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_save_keeps_of_the_file_before(suffix, tmp_path):
+    """Its permissions, and links to it."""
+    path, link = tmp_path / f"m{suffix}", tmp_path / f"link{suffix}"
+    path.touch(0o640)
+    link.symlink_to(path)
+    layer = fastrnn.GRU(3, 4)
+    layer.save(link)
+    assert link.is_symlink()
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert_same(fastrnn.load(path).parameters["weight_ih_l0"], layer.parameters["weight_ih_l0"])
+
+
+def test_paths_that_are_none(cls, suffix, tmp_path):
+    uses = cls(3, 4).save, cls.load, fastrnn.load
+    with (tmp_path / f"m{suffix}").open("wb+") as file:
+        for path, use in itertools.product([None, file, 3, f"m{suffix}".encode(), ["m"]], uses):
+            with pytest.raises(TypeError, match=r"^path must be a str or an os\.PathLike\[str\], got"):
+                use(path)
+    for use in uses:
+        with pytest.raises(ValueError, match=r"^path must have no null character"):
+            use(f"m\0{suffix}")
+    folder = tmp_path / f"folder{suffix}"
+    folder.mkdir()
+    for use in uses:
+        with pytest.raises(IsADirectoryError, match=rf"'{folder}'$"):
+            use(folder)
+        with pytest.raises(FileNotFoundError, match=rf"'{tmp_path / 'none' / f'm{suffix}'}'$"):
+            use(tmp_path / "none" / f"m{suffix}")
+    assert not list(folder.iterdir())
 
 
 def test_without_safetensors(tmp_path, monkeypatch):
@@ -550,7 +684,11 @@ def test_functions_say_which_weights_are_wrong():
         (None, TypeError, "weights"),
         ("weights", (TypeError, ValueError), "weight"),
         (good | {"weight_ih_l0": flat[0].tolist()}, TypeError, "weight_ih_l0"),
-        (good | {"weight_ih_l0": flat[0][:11]}, ValueError, "weight_ih_l0"),
+        (
+            good | {"weight_ih_l0": flat[0][:11]},
+            ValueError,
+            r"3 rows for each unit of a GRU, got 11 rows$",
+        ),
         (good | {"weight_ih_l0": flat[0][0]}, ValueError, "weight_ih_l0"),
         (good | {"weight_ih_l0": flat[0].astype(np.float16)}, ValueError, "weight_ih_l0"),
         (good | {"weight_hh_l0": flat[1][:, :3]}, ValueError, "weight_hh_l0"),
@@ -564,6 +702,22 @@ def test_functions_say_which_weights_are_wrong():
         fastrnn.functional.gru_forward(x, good, num_layers=2, dropout=2)
     with pytest.raises(TypeError, match="tape"):
         fastrnn.functional.backward(None)
+
+
+def test_messages_stay_short():
+    x, good = sequences(5, 2, 3), fastrnn.GRU(3, 4).parameters
+    layer = fastrnn.GRU(3, 4)
+    layer.parameters |= {"x" * 10**6: good["bias_ih_l0"]} | {f"more{i}": good["bias_ih_l0"] for i in range(10**4)}
+    for call in (
+        lambda: fastrnn.functional.gru(x, good, num_layers=65535),
+        lambda: fastrnn.functional.gru(x, list(good.values()), num_layers=65535),
+        lambda: fastrnn.functional.gru(x, [good["bias_ih_l0"]] * 10**6, num_layers=65535),
+        lambda: layer(x),
+        lambda: fastrnn.weights.from_torch({"weight_ih_l99999": good["weight_ih_l0"]}),
+    ):
+        with pytest.raises(ValueError, match=r"\(\d+ in all\)") as caught:
+            call()
+        assert len(str(caught.value)) < 500
 
 
 # ------------------------------------------------------------------------------------------------------------- config

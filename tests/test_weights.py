@@ -87,6 +87,10 @@ def to_keras(case, parameters, layer=0):
     return weights.to_keras(kind(case), parameters, layer, reset_after=case != "gru_reset_before")
 
 
+def from_keras(case, arrays, layer=0):
+    return weights.from_keras(kind(case), arrays, layer, reset_after=case != "gru_reset_before")
+
+
 @every_case
 @pytest.mark.parametrize("bias", [True, False])
 def test_to_keras(case, bias):
@@ -106,7 +110,7 @@ def test_from_keras(case, bias):
     random, x = np.random.default_rng(1), sequences()
     arrays = [random.normal(size=a.shape) for a in to_keras(case, make(case, bias=bias).parameters)]
     layer = make(case, bias=bias)
-    parameters = weights.from_keras(kind(case), arrays)
+    parameters = from_keras(case, arrays)
     assert parameters.keys() == layer.parameters.keys()
     layer.parameters.update(parameters)
     close(layer(x)[0], keras(case, x, *arrays))
@@ -122,11 +126,24 @@ def test_keras_bidirectional_stack(case):
         arrays = to_keras(case, layer.parameters, k)
         assert len(arrays) == 6
         y = both(lambda x, *own: keras(case, x, *own), y, arrays[:3], arrays[3:])
-        collected |= weights.from_keras(kind(case), arrays, k)
+        collected |= from_keras(case, arrays, k)
     close(y, layer(x)[0])
     assert collected.keys() == layer.parameters.keys()
     layer.parameters.update(collected)
     close(y, layer(x)[0])
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_the_variant_of_a_keras_gru_is_checked(bidirectional):
+    """Its weights alone would fit the other one too."""
+    parameters = make("gru", bidirectional=bidirectional).parameters
+    for reset_after, shape in [(True, "(2, 12)"), (False, "(12,)")]:
+        arrays = weights.to_keras("gru", parameters, reset_after=reset_after)
+        message = f"bias of shape {shape} is that of a GRU with reset_after={reset_after}: give"
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+            weights.from_keras("gru", arrays, reset_after=not reset_after)
+        without = [array for array in arrays if array.shape[-1] == 12 and array.shape[0] in (3, 4)]
+        same(*(list(weights.from_keras("gru", without, reset_after=r).values()) for r in (True, False)))
 
 
 def test_keras_round_trip_is_exact_where_keras_has_both_biases():
@@ -251,7 +268,7 @@ def test_conversions_copy_and_keep_the_dtype(case):
     before = {n: a.copy() for n, a in parameters.items()}
     to = [to_keras(case, parameters), list(weights.to_onnx(kind(case), parameters).values())]
     to.append(list(weights.to_torch(parameters).values()))
-    back = [weights.from_keras(kind(case), to[0]), weights.from_onnx(kind(case), dict(zip("WRB", to[1], strict=True)))]
+    back = [from_keras(case, to[0]), weights.from_onnx(kind(case), dict(zip("WRB", to[1], strict=True)))]
     back.append(weights.from_torch(parameters))
     if kind(case) == "gru":
         back.append(weights.textbook_gru(parameters))
@@ -275,6 +292,7 @@ def test_errors_name_what_is_wrong():
         (lambda: weights.from_torch(without("bias_ih_l0")), "missing bias_ih_l0$"),
         (lambda: weights.from_torch(without("weight_hh_l1_reverse")), "missing weight_hh_l1_reverse$"),
         (lambda: weights.from_torch(lstm | {"fc.weight": one}), r"unexpected fc\.weight$"),
+        (lambda: weights.from_torch(weights.to_torch(lstm, "enc."), "enc"), r"did you mean prefix='enc\.'\?"),
         (lambda: weights.from_torch(lstm, "lstm."), "missing weight_ih_l0, weight_hh_l0$"),
         (lambda: weights.to_torch(without("bias_ih_l0")), "missing bias_ih_l0$"),
         (lambda: weights.to_keras("lstm", without("bias_hh_l1"), 1), "missing bias_hh_l1$"),
@@ -304,6 +322,7 @@ def test_errors_name_what_is_wrong():
         (lambda: weights.to_keras(None, lstm), "cell"),
         (lambda: weights.to_keras("gru", lstm, reset_after=1), "reset_after"),
         (lambda: weights.from_keras("lstm", keras_lstm, True), "layer"),
+        (lambda: weights.from_keras("gru", keras_lstm, reset_after=None), "reset_after"),
     ]:
         with pytest.raises(TypeError, match=message):
             call()

@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 import numbers
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 
 def got(value: object) -> str:
     """How an error message shows an unwelcome argument."""
-    return f"got {reprlib.repr(value)} ({type(value).__name__})"
+    try:
+        shown = reprlib.repr(value)
+    except ValueError:  # an int of more digits than Python is willing to write
+        shown = "one that is too long to show"
+    return f"got {shown} ({type(value).__name__})"
 
 
 def check_int(name: str, value: object, low: int, high: int = 2**31 - 1) -> int:
@@ -21,7 +25,7 @@ def check_int(name: str, value: object, low: int, high: int = 2**31 - 1) -> int:
         raise TypeError(f"{name} must be an int, {got(value)}")
     integer = int(value)
     if not low <= integer <= high:
-        raise ValueError(f"{name} must be an int from {low} to {high}, got {integer}")
+        raise ValueError(f"{name} must be an int from {low} to {high}, {got(value)}")
     return integer
 
 
@@ -35,23 +39,26 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a str, {got(value)}")
     if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {reprlib.repr(value)}")
     return value
 
 
 def check_probability(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, {got(value)}")
-    probability = float(value)
+    try:
+        probability = float(value)
+    except OverflowError:
+        probability = math.inf
     if math.isnan(probability) or not 0 <= probability <= 1:
-        raise ValueError(f"{name} must be a probability from 0 to 1, got {value}")
+        raise ValueError(f"{name} must be a probability from 0 to 1, {got(value)}")
     return probability
 
 
 def check_dtype(name: str, value: object) -> str:
     try:
         dtype = None if value is None else np.dtype(value)  # type: ignore[call-overload]
-    except TypeError:
+    except Exception:  # TypeError, and for what looks like a dtype ValueError, MemoryError, SyntaxError, …
         dtype = None
     if dtype is None:
         raise TypeError(f"{name} must be float32 or float64, {got(value)}")
@@ -60,8 +67,16 @@ def check_dtype(name: str, value: object) -> str:
     return str(dtype.name)
 
 
+def listed(names: Sequence[str], most: int = 6) -> str:
+    """The names for a message, which stays short however many and however long they are."""
+    shown = [name if len(name) <= 80 else f"{name[:60]}…" for name in names[:most]]
+    if len(names) > most:
+        shown.append(f"… ({len(names)} in all)")
+    return ", ".join(shown)
+
+
 def check_names(what: str, given: Iterable[str], expected: Iterable[str]) -> None:
-    """Raise a ValueError that lists the names that are missing and those that nobody expects."""
+    """Raise a ValueError that names what is missing and what nobody expects."""
     given, expected = dict.fromkeys(given), dict.fromkeys(expected)
     if given.keys() != expected.keys():
         faults = {
@@ -69,5 +84,5 @@ def check_names(what: str, given: Iterable[str], expected: Iterable[str]) -> Non
             "unexpected": [str(name) for name in given if name not in expected],
         }
         raise ValueError(
-            f"{what}: " + "; ".join(f"{fault} {', '.join(names)}" for fault, names in faults.items() if names)
+            f"{what}: " + "; ".join(f"{fault} {listed(names)}" for fault, names in faults.items() if names)
         )

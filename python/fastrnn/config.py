@@ -10,15 +10,17 @@ import numpy as np
 from . import _core
 from ._checks import check_choice, check_int
 
+MAX_THREADS = 4095  # as in FASTRNN_NUM_THREADS
+
 
 def set_num_threads(n: int) -> None:
     """Let at most `n` threads (1 or more, the caller's own included) work on a call. Results do not depend on it.
 
     Raises:
         TypeError: `n` is no int.
-        ValueError: it is not from 1 to 2^31 - 1.
+        ValueError: it is not from 1 to 4095.
     """
-    _core.set_num_threads(check_int("n", n, 1))
+    _core.set_num_threads(check_int("n", n, 1, MAX_THREADS))
 
 
 def get_num_threads() -> int:

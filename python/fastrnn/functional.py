@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from . import _core, _gradients
-from ._checks import check_bool, check_dtype, check_int, check_names, got
+from ._checks import check_bool, check_dtype, check_int, check_names, got, listed
 from ._gradients import Gradients
 from ._spec import GATES, MAX_LAYERS, Array, State, gru_cell, make_spec, parameter_names, rnn_cell
 
@@ -248,14 +248,15 @@ def _network(
     names = parameter_names(num_layers, bidirectional, bias, projected)
     if not isinstance(weights, Mapping):
         if len(weights) > len(names):
-            raise ValueError(f"weights: expected {len(names)} arrays ({', '.join(names)}), got {len(weights)}")
+            raise ValueError(f"weights: expected {len(names)} arrays ({listed(names)}), got {len(weights)}")
         weights = dict(zip(names, weights, strict=False))
     check_names("weights", weights, names)
 
     gates = GATES[kind]
     rows, input_size = _matrix(weights, "weight_ih_l0").shape
     if rows % gates:
-        raise ValueError(f"weight_ih_l0 must have {gates} rows for each unit of an {kind.upper()}, got {rows} rows")
+        of = f"{'a' if kind == 'gru' else 'an'} {kind.upper()}"
+        raise ValueError(f"weight_ih_l0 must have {gates} rows for each unit of {of}, got {rows} rows")
     proj_size = len(_matrix(weights, "weight_hr_l0")) if projected else 0
     dtype = check_dtype("dtype of weight_ih_l0", weights["weight_ih_l0"].dtype)
     sizes = input_size, rows // gates, num_layers

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from operator import attrgetter
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, ClassVar, TypeVar
 
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from . import _core, _files
-from ._checks import check_int, check_names
+from ._checks import check_int, check_names, got
 from ._dropout import Seeds
 from ._gradients import Gradients, backward
 from ._spec import SPEC_FIELDS, Array, State, check_parameters, gru_cell, make_spec, rnn_cell
@@ -40,18 +40,65 @@ class _Layer:
     }
 
     spec: _core.Spec
-    parameters: dict[str, Array]
-    """Name -> array, in PyTorch's names and layout. Write into an array, or put a new one in its place: it takes
-    effect at the next call."""
+    _parameters: dict[str, Array]
 
-    input_size = property(attrgetter("spec.input_size"))
-    hidden_size = property(attrgetter("spec.hidden_size"))
-    num_layers = property(attrgetter("spec.num_layers"))
-    bias = property(attrgetter("spec.bias"))
-    batch_first = property(attrgetter("spec.batch_first"))
-    dropout = property(attrgetter("spec.dropout"))
-    bidirectional = property(attrgetter("spec.bidirectional"))
-    dtype = property(attrgetter("spec.dtype"))
+    @property
+    def parameters(self) -> dict[str, Array]:
+        """Name -> array, in PyTorch's names and layout: all weights. Write into an array, or put a new one in its
+        place: it takes effect at the next call. Setting it takes a mapping of names to arrays.
+        """
+        return self._parameters
+
+    @parameters.setter
+    def parameters(self, parameters: Mapping[str, Array]) -> None:
+        if not isinstance(parameters, Mapping):
+            raise TypeError(f"parameters must be a mapping of names to NumPy arrays, {got(parameters)}")
+        for name, array in parameters.items():
+            if not isinstance(name, str):
+                raise TypeError(f"a name in parameters must be a str, {got(name)}")
+            if not isinstance(array, np.ndarray):
+                raise TypeError(f"parameters: {name} must be a NumPy array, {got(array)}")
+        self._parameters = parameters if isinstance(parameters, dict) else dict(parameters)
+
+    @property
+    def input_size(self) -> int:
+        """I, numbers in one time step of the input."""
+        return self.spec.input_size
+
+    @property
+    def hidden_size(self) -> int:
+        """H, units in a layer."""
+        return self.spec.hidden_size
+
+    @property
+    def num_layers(self) -> int:
+        """L, layers on top of each other."""
+        return self.spec.num_layers
+
+    @property
+    def bias(self) -> bool:
+        """Whether there are b_ih and b_hh."""
+        return self.spec.bias
+
+    @property
+    def batch_first(self) -> bool:
+        """Whether x and y are (B, T, …) instead of (T, B, …)."""
+        return self.spec.batch_first
+
+    @property
+    def dropout(self) -> float:
+        """The probability with which `forward` drops what goes from one layer to the next."""
+        return self.spec.dropout
+
+    @property
+    def bidirectional(self) -> bool:
+        """Whether a second set of weights per layer reads the sequence from its end."""
+        return self.spec.bidirectional
+
+    @property
+    def dtype(self) -> str:
+        """ "float32" or "float64", of all arrays."""
+        return self.spec.dtype
 
     def __init__(self, spec: _core.Spec, seed: int | None) -> None:
         if seed is not None:
@@ -70,10 +117,13 @@ class _Layer:
     def __call__(self, x: Array, state: State = None, *, lengths: Any = None) -> tuple[Array, State]:
         """Inference: no dropout, and nothing is kept for a backward pass.
 
+        Sizes: T time steps, B rows, D directions, H_out the width of h (`proj_size` where given, else H). Denormal
+        numbers count as zero in the kernels.
+
         Args:
-            x: (T, B, I); (B, T, I) with `batch_first`; or one sequence (T, I). Any strides.
+            x: (T, B, I); (B, T, I) with `batch_first`; or one sequence (T, I). Of the layer's dtype; any strides.
             state: where to start from; None is zeros. h0 (L*D, B, H_out), and for an LSTM (h0, c0) with
-                c0 (L*D, B, H), either of which may be None. Without B if x has none.
+                c0 (L*D, B, H), either of which may be None. Without B if x has none. Of the layer's dtype.
             lengths: None (all rows have T steps) or (B,) integers in 0…T, in any order; for one sequence an int.
                 What lies past a row's length is never read; y is 0 there.
 
@@ -88,7 +138,7 @@ class _Layer:
 
     def forward(
         self, x: Array, state: State = None, *, lengths: Any = None, dropout_seed: int | None = None
-    ) -> tuple[Array, State, Any]:
+    ) -> tuple[Array, State, _core.Tape]:
         """Training: as a call, but with dropout, and with a tape for `backward`.
 
         Args:
@@ -99,7 +149,7 @@ class _Layer:
             y and the state as in a call, and the tape. The tape refers to y, which is read-only therefore, to x and to
             the parameters: leave them unchanged until you are done with it. `tape.gates(layer, direction)` shows the
             activated gates, (T, B, G, H), `tape.cells(layer, direction)` the c of an LSTM, (T, B, H), and
-            `tape.nbytes` its size in bytes.
+            `tape.nbytes` its size in bytes; `help(tape)` has more.
 
         Raises:
             TypeError, ValueError: as a call.
@@ -114,7 +164,7 @@ class _Layer:
             seed = 0
         return self._engine.forward(self.spec, weights, x, state, lengths, seed)  # type: ignore[no-any-return]
 
-    def backward(self, tape: Any, dy: Array | None = None, dstate: State = None) -> Gradients:
+    def backward(self, tape: _core.Tape, dy: Array | None = None, dstate: State = None) -> Gradients:
         """Gradients of a loss, given those with respect to what `forward` returned.
 
         Args:
@@ -134,20 +184,21 @@ class _Layer:
             raise ValueError("tape is from another layer's forward; use that layer's backward")
         return backward(self._engine, tape, dy, dstate)
 
-    def prepare(self) -> Any:
+    def prepare(self) -> _core.Prepared:
         """A snapshot for inference: `fast = layer.prepare(); y, state = fast(x, state)`.
 
         It packs the weights once, where a call of the layer does so each time, which is what counts for streams of
-        short sequences. Later changes of `parameters` do not reach it.
+        short sequences. Later changes of `parameters` do not reach it. It can be used in many threads at once, and
+        cannot be pickled: save the layer.
 
         Returns:
-            What is called as the layer, `fast(x, state=None, lengths=None)`, with the same results and errors. It has
-            the attributes `spec`, which describes the network, and `nbytes`, the memory that the weights take in it.
+            What is called as the layer, `fast(x, state=None, *, lengths=None)`, with the same results and errors. It
+            has the attributes `spec`, which describes the network, and `nbytes`, the memory that the weights take.
 
         Raises:
             TypeError, ValueError: an array in `parameters` has a wrong type, dtype or shape, or is missing.
         """
-        return self._engine.prepare(self.spec, self._weights())
+        return self._engine.prepare(self.spec, self._weights())  # type: ignore[no-any-return]
 
     @property
     def num_parameters(self) -> int:
@@ -155,8 +206,16 @@ class _Layer:
         return sum(array.size for array in self.parameters.values())
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write parameters and configuration to `path`, which ends in .npz or (with the package safetensors)
-        .safetensors; any other ending is a ValueError.
+        """Write parameters and configuration to a file. One that is there already is replaced when all is written: if
+        anything fails, it stays as it was.
+
+        Args:
+            path: ends in .npz or, with the package safetensors installed, in .safetensors.
+
+        Raises:
+            OSError: the file cannot be written.
+            TypeError: `path` is no str or os.PathLike.
+            ValueError: it ends in something else, or an array in `parameters` is missing or has a wrong dtype or shape.
         """
         check_parameters("parameters", self.spec, self.parameters)
         config = {field: getattr(self.spec, field) for field in SPEC_FIELDS}
@@ -169,9 +228,11 @@ class _Layer:
 
         Raises:
             OSError: `path` cannot be opened.
+            TypeError: it is no str or os.PathLike.
             ValueError: it is not a saved network, or one of another class.
         """
-        return cls._restore(f"path: {os.fspath(path)!r}", *_files.read(path))
+        config, parameters = _files.read(path)
+        return cls._restore(f"path: {os.fspath(path)!r}", config, parameters)
 
     @classmethod
     def _restore(cls: type[_Self], what: str, config: dict[str, Any], parameters: dict[str, Array]) -> _Self:
@@ -195,8 +256,9 @@ class _Layer:
         self._seeds = seeds
 
     def _weights(self) -> list[Array]:
-        check_names("parameters", self.parameters, self._names)
-        return [self.parameters[name] for name in self._names]
+        parameters = self._parameters
+        check_names("parameters", parameters, self._names)
+        return [parameters[name] for name in self._names]
 
     def __repr__(self) -> str:
         options = {name: getattr(self, name) for name in self._options}
@@ -224,9 +286,20 @@ class RNN(_Layer):
         dropout: the probability with which, in `forward`, each element that goes from one layer to the next is
             replaced by 0; the others are divided by 1 - dropout.
         bidirectional: a second set of weights per layer reads the sequence from its end; y has both side by side.
-        dtype: float32 or float64.
+        dtype: float32 or float64. What a call is given must have this very dtype.
         seed: determines the initial weights, U(-1/sqrt(H), 1/sqrt(H)), and the dropout masks. None: by chance.
         nonlinearity: f, "tanh", "relu" or "sigmoid".
+
+    Attributes:
+        parameters: dict of name -> array, to be read and written, for each layer k from 0 (D is 2 if bidirectional,
+            else 1; those of the second direction end in `_reverse`):
+
+            weight_ih_l{k}         (H, I), above the first layer (H, D*H)
+            weight_hh_l{k}         (H, H)
+            bias_ih_l{k}           (H,), if there are biases
+            bias_hh_l{k}           (H,), likewise
+        num_parameters: how many numbers these are.
+        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, nonlinearity: as given.
 
     Raises:
         TypeError, ValueError: an argument has a wrong type or value; the message names it.
@@ -255,6 +328,7 @@ class RNN(_Layer):
 
     @property
     def nonlinearity(self) -> str:
+        """f, "tanh", "relu" or "sigmoid"."""
         return self.spec.cell.removeprefix("rnn_")
 
 
@@ -271,8 +345,31 @@ class LSTM(_Layer):
     architectures for large scale acoustic modeling", 2014): h' = W_hr (o * tanh(c')).
 
     Args:
+        input_size: I, numbers in one time step of the input.
+        hidden_size: H, units in a layer.
+        num_layers: L, layers on top of each other.
+        bias: whether there are b_ih and b_hh.
+        batch_first: x and y are (B, T, …) instead of (T, B, …).
+        dropout: the probability with which, in `forward`, each element that goes from one layer to the next is
+            replaced by 0; the others are divided by 1 - dropout.
+        bidirectional: a second set of weights per layer reads the sequence from its end; y has both side by side.
         proj_size: the width of h, less than `hidden_size`; 0 for no projection.
-        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, seed: as in `RNN`.
+        dtype: float32 or float64. What a call is given must have this very dtype.
+        seed: determines the initial weights, U(-1/sqrt(H), 1/sqrt(H)), and the dropout masks. None: by chance.
+
+    Attributes:
+        parameters: dict of name -> array, to be read and written, for each layer k from 0 (D is 2 if bidirectional,
+            else 1; those of the second direction end in `_reverse`):
+
+            weight_ih_l{k}         (4*H, I), above the first layer (4*H, D*H_out)
+            weight_hh_l{k}         (4*H, H_out)
+            bias_ih_l{k}           (4*H,), if there are biases
+            bias_hh_l{k}           (4*H,), likewise
+            weight_hr_l{k}         (H_out, H), if there is a projection
+
+            H_out is `proj_size` where given, else H.
+        num_parameters: how many numbers these are.
+        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, dtype: as given.
 
     Raises:
         TypeError, ValueError: an argument has a wrong type or value; the message names it.
@@ -280,8 +377,6 @@ class LSTM(_Layer):
 
     _cells = ("lstm",)
     _options: ClassVar[dict[str, Any]] = _Layer._options | {"proj_size": 0}
-
-    proj_size = property(attrgetter("spec.proj_size"))
 
     def __init__(
         self,
@@ -299,6 +394,11 @@ class LSTM(_Layer):
         sizes = input_size, hidden_size, num_layers
         super().__init__(make_spec("lstm", *sizes, bias, batch_first, dropout, bidirectional, proj_size, dtype), seed)
 
+    @property
+    def proj_size(self) -> int:
+        """The width of h, or 0 where there is no projection."""
+        return self.spec.proj_size
+
 
 class GRU(_Layer):
     """A gated recurrent unit (Cho et al., "Learning phrase representations using RNN encoder-decoder for statistical
@@ -314,8 +414,28 @@ class GRU(_Layer):
     `weights.textbook_gru` converts.
 
     Args:
-        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, seed: as in `RNN`.
+        input_size: I, numbers in one time step of the input.
+        hidden_size: H, units in a layer.
+        num_layers: L, layers on top of each other.
+        bias: whether there are b_ih and b_hh.
+        batch_first: x and y are (B, T, …) instead of (T, B, …).
+        dropout: the probability with which, in `forward`, each element that goes from one layer to the next is
+            replaced by 0; the others are divided by 1 - dropout.
+        bidirectional: a second set of weights per layer reads the sequence from its end; y has both side by side.
+        dtype: float32 or float64. What a call is given must have this very dtype.
+        seed: determines the initial weights, U(-1/sqrt(H), 1/sqrt(H)), and the dropout masks. None: by chance.
         reset_after: which variant.
+
+    Attributes:
+        parameters: dict of name -> array, to be read and written, for each layer k from 0 (D is 2 if bidirectional,
+            else 1; those of the second direction end in `_reverse`):
+
+            weight_ih_l{k}         (3*H, I), above the first layer (3*H, D*H)
+            weight_hh_l{k}         (3*H, H)
+            bias_ih_l{k}           (3*H,), if there are biases
+            bias_hh_l{k}           (3*H,), likewise
+        num_parameters: how many numbers these are.
+        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, reset_after: as given.
 
     Raises:
         TypeError, ValueError: an argument has a wrong type or value; the message names it.
@@ -344,13 +464,18 @@ class GRU(_Layer):
 
     @property
     def reset_after(self) -> bool:
+        """Whether the reset gate acts after the recurrent product."""
         return self.spec.cell == "gru"
 
 
 def load(path: str | os.PathLike[str]) -> RNN | LSTM | GRU:
-    """The layer that `save` wrote, of whichever class it was. Raises OSError and ValueError as `LSTM.load` does."""
-    what = f"path: {os.fspath(path)!r}"
+    """The layer that `save` wrote, of whichever class it was.
+
+    Raises:
+        OSError, TypeError, ValueError: as `LSTM.load`.
+    """
     config, parameters = _files.read(path)
+    what = f"path: {os.fspath(path)!r}"
     for cls in (RNN, LSTM, GRU):
         if config.get("cell") in cls._cells:
             return cls._restore(what, config, parameters)

@@ -25,7 +25,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from . import _dropout, layers
-from ._checks import got
+from ._checks import check_int, got
 from ._core import Spec, check
 from ._spec import Array, State
 
@@ -341,12 +341,13 @@ def run_backward(
 # ------------------------------------------------------------------------------------------------- the whole network
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Tape:
     """What one forward call leaves for its backward calls."""
 
     spec: Spec
     x: Array  # as given
+    layout: Layout
     lengths: Array  # (B,)
     weights: list[Weights]  # by layer, then direction
     records: list[Record]  # likewise
@@ -361,27 +362,35 @@ class Tape:
         return sum(array.nbytes for array in arrays)
 
     def gates(self, layer: int, direction: int = 0) -> Array:
-        """The activated gates, (T, B, G, H) in the layout of x; those of an RNN are h. Read-only, zeros at padding."""
+        """The activated gates, (T, B, G, H) in the layout of x; those of an RNN are h. Read-only, zeros at padding.
+
+        Raises TypeError or ValueError for a layer or direction that there is not.
+        """
         return self._view(self._record(layer, direction).gates)
 
     def cells(self, layer: int, direction: int = 0) -> Array:
-        """The c of a cell that has one, (T, B, H) in the layout of x. Read-only, zeros at padding."""
+        """The c of a cell that has one, (T, B, H) in the layout of x. Read-only, zeros at padding.
+
+        Raises TypeError or ValueError for a layer or direction that there is not.
+        """
         if not CELLS[self.spec.cell].has_cell:
             raise ValueError(f"cells: a network of {self.spec.cell} has none")
         return self._view(self._record(layer, direction).after[1])
 
     def _record(self, layer: int, direction: int) -> Record:
         directions = 1 + self.spec.bidirectional
-        if not 0 <= layer < self.spec.num_layers:
-            raise ValueError(f"layer must be from 0 to {self.spec.num_layers - 1}, got {layer}")
-        if not 0 <= direction < directions:
-            raise ValueError(f"direction must be from 0 to {directions - 1}, got {direction}")
+        layer = check_int("layer", layer, 0, self.spec.num_layers - 1)
+        direction = check_int("direction", direction, 0, directions - 1)
         return self.records[layer * directions + direction]
 
     def _view(self, array: Array) -> Array:
-        view = Layout(self.spec, self.x).sequence_out(array)
+        view = self.layout.sequence_out(array)
         view.flags.writeable = False
         return view
+
+    def __repr__(self) -> str:
+        rows = "one sequence" if self.layout.unbatched else f"B {len(self.lengths)}"
+        return f"Tape({_described(self.spec)}, T {len(self.records[0].x)}, {rows}, {_shown(self.nbytes)})"
 
 
 class Prepared:
@@ -393,15 +402,32 @@ class Prepared:
     def __init__(self, spec: Spec, weights: Sequence[Array]) -> None:
         check(spec, weights, np.zeros((0, 0, spec.input_size), spec.dtype), None, None)
         self.spec = spec
-        self.weights = [array.copy() for array in weights]
+        self.weights = [np.array(array) for array in weights]
 
     @property
     def nbytes(self) -> int:
         """How many bytes the copy takes."""
         return sum(array.nbytes for array in self.weights)
 
-    def __call__(self, x: Array, state: State = None, lengths: Any = None) -> tuple[Array, State]:
+    def __call__(self, x: Array, state: State = None, *, lengths: Any = None) -> tuple[Array, State]:
+        """As `infer`, with these weights."""
         return infer(self.spec, self.weights, x, state, lengths)
+
+    def __repr__(self) -> str:
+        return f"Prepared({_described(self.spec)}, {_shown(self.nbytes)})"
+
+
+def _described(spec: Spec) -> str:
+    return repr(spec).removeprefix("Spec(").removesuffix(")")
+
+
+def _shown(size: int) -> str:
+    """A number of bytes."""
+    unit = "bytes"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if size >= 1000:
+            size, unit = (size + 500) // 1000, larger
+    return f"{size} {unit}"
 
 
 def prepare(spec: Spec, weights: Sequence[Array]) -> Prepared:
@@ -453,12 +479,12 @@ def _stack(
 ) -> tuple[Array, State, Tape]:
     check(spec, weights, x, state, lengths)
     layout, cell = Layout(spec, x), CELLS[spec.cell]
-    y = layout.sequence_in(x)
+    y = layout.sequence_in(_plain(x))
     steps, batch, _ = y.shape
     rows = np.broadcast_to(np.asarray(steps if lengths is None else lengths), (batch,)).copy()
     initial = layout.states_in(state)
     final: list[States] = []
-    tape = Tape(spec, x, rows, _unflatten(spec, weights), [], [])
+    tape = Tape(spec, x, layout, rows, _unflatten(spec, [_plain(array) for array in weights]), [], [])
     with np.errstate(all="ignore"):  # NaN and Inf travel in silence, as in the kernels
         for layer in range(spec.num_layers):
             mask = None
@@ -491,7 +517,7 @@ def backward(tape: Tape, dy: Array | None, dstate: State) -> tuple[Array, Array,
     Raises:
         TypeError, ValueError: dy, dh_n or dc_n have a wrong type, dtype or shape.
     """
-    spec, layout = tape.spec, Layout(tape.spec, tape.x)
+    spec, layout = tape.spec, tape.layout
     dx = layout.sequence_in(_checked("dy", dy, layout.y_shape, spec))
     dfinal = layout.states_in(_checked_states(dstate, layout))
     dinitial, dweights = dfinal.copy(), tape.weights.copy()  # to be replaced one by one
@@ -550,7 +576,7 @@ class Layout:
         elif state is None:
             state = (None, None)
         arrays = [
-            np.zeros(shape, self.spec.dtype) if array is None else array
+            np.zeros(shape, self.spec.dtype) if array is None else _plain(array)
             for array, shape in zip(state, self.state_shapes, strict=True)
         ]
         return list(zip(*(a[:, None] if self.unbatched else a for a in arrays), strict=True))
@@ -561,6 +587,11 @@ class Layout:
         return tuple(array[:, 0] if self.unbatched else array for array in arrays)
 
 
+def _plain(array: Array) -> Array:
+    """The array itself, without what a class of its own, such as np.matrix, does in another way."""
+    return np.ndarray.view(array, np.ndarray)
+
+
 def _checked(name: str, array: Any, shape: tuple[int, ...], spec: Spec) -> Array:
     """A gradient that the caller gave, or zeros for None."""
     if array is None:
@@ -568,10 +599,13 @@ def _checked(name: str, array: Any, shape: tuple[int, ...], spec: Spec) -> Array
     if not isinstance(array, np.ndarray):
         raise TypeError(f"{name} must be a NumPy array or None, {got(array)}")
     if array.dtype != spec.dtype:
-        raise TypeError(f"{name} must be of dtype {spec.dtype}, got {array.dtype}")
+        hint = f"; use {name}.astype(np.{spec.dtype})" if array.dtype.kind in "fiu" else ""
+        raise TypeError(f"{name} must be of dtype {spec.dtype}, got {array.dtype}{hint}")
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(f"{name}: expected a NumPy array of {spec.dtype}, got a masked one")
     if array.shape != shape:
         raise ValueError(f"{name} must be of shape {shape}, got {array.shape}")
-    return array
+    return _plain(array)
 
 
 def _checked_states(dstate: State, layout: Layout) -> State:

@@ -45,10 +45,12 @@ def from_torch(state_dict: Mapping[str, Any], prefix: str = "") -> dict[str, Arr
 
     Raises:
         TypeError: `state_dict` is no mapping by str, or holds something else than tensors and arrays under such names.
-        ValueError: names are missing, or there are some that such a network does not have. It lists them.
+        ValueError: names are missing, or there are some that such a network does not have. It names them.
     """
     _check_mapping("state_dict", state_dict)
     _check_str("prefix", prefix)
+    if prefix and not prefix.endswith(".") and any(name.startswith(f"{prefix}.") for name in state_dict):
+        raise ValueError(f"prefix must be a whole one: did you mean prefix={f'{prefix}.'!r}? got {prefix!r}")
     arrays = {
         name.removeprefix(prefix): _to_numpy(name, tensor)
         for name, tensor in state_dict.items()
@@ -71,7 +73,7 @@ def to_torch(parameters: Mapping[str, Array], prefix: str = "") -> dict[str, Arr
 
     Raises:
         TypeError: `parameters` is no mapping of NumPy arrays by str.
-        ValueError: names are missing or unknown. It lists them.
+        ValueError: names are missing or unknown. It names them.
     """
     _check_mapping("parameters", parameters)
     _check_str("prefix", prefix)
@@ -80,7 +82,7 @@ def to_torch(parameters: Mapping[str, Array], prefix: str = "") -> dict[str, Arr
     return {prefix + name: _check_ndarray(name, parameters[name]).copy(order="C") for name in names}
 
 
-def from_keras(cell: str, weights: Sequence[Array], layer: int = 0) -> dict[str, Array]:
+def from_keras(cell: str, weights: Sequence[Array], layer: int = 0, *, reset_after: bool = True) -> dict[str, Array]:
     """Our parameters of one layer from `get_weights()` of a Keras SimpleRNN, LSTM or GRU, or of a Bidirectional.
 
     Args:
@@ -88,18 +90,20 @@ def from_keras(cell: str, weights: Sequence[Array], layer: int = 0) -> dict[str,
         weights: kernel (I, G*H), recurrent_kernel (H, G*H) and, if there is one, bias (G*H,), of a GRU also (2, G*H);
             of a Bidirectional the forward layer's, then the backward layer's.
         layer: the place that they take in our stack.
+        reset_after: the variant of a GRU, to be given to `fastrnn.GRU` too. Its bias is (2, 3*H) with True, (3*H,) with
+            False; without one, both have the same weights.
 
     Returns:
-        Parameters by name. Where Keras has one bias, ours are that one and zeros. A GRU's bias tells its variant:
-        (2, 3*H) belongs to `reset_after=True`, (3*H,) to `reset_after=False`; without one, both have the same weights.
+        Parameters by name. Where Keras has one bias, ours are that one and zeros.
 
     Raises:
         TypeError: `weights` is no sequence of NumPy arrays of one dtype, float32 or float64; `cell` is no str, `layer`
-            no int.
-        ValueError: the arrays are not as many or not of the shapes that the cell has; two directions differ in shape;
-            there is no such cell; `layer` is negative.
+            no int, `reset_after` no bool.
+        ValueError: the arrays are not as many or not of the shapes that the cell has; a GRU's bias is of the other
+            variant; two directions differ in shape; there is no such cell; `layer` is negative.
     """
     order = _inverse(_KERAS[check_choice("cell", cell, _KERAS)])
+    two = check_bool("reset_after", reset_after) and cell == "gru"
     layer, gates = check_int("layer", layer, 0), len(order)
     if not isinstance(weights, Sequence):
         raise TypeError(f"weights must be a sequence of NumPy arrays, {got(weights)}")
@@ -109,7 +113,12 @@ def from_keras(cell: str, weights: Sequence[Array], layer: int = 0) -> dict[str,
     units = _check_array("recurrent_kernel", weights[1], None, None).shape[0]
     _check_array("recurrent_kernel", weights[1], units, gates * units)
     inputs = _check_array("kernel", weights[0], None, gates * units).shape[0]
-    two = cell == "gru" and len(parts[0]) == 3 and np.ndim(weights[2]) == 2
+    others = (gates * units,) if two else (2, gates * units)
+    if cell == "gru" and len(parts[0]) == 3 and np.shape(weights[2]) == others:
+        raise ValueError(
+            f"bias of shape {others} is that of a GRU with reset_after={not two}: "
+            f"give reset_after={not two} here and to fastrnn.GRU"
+        )
     dtype, parameters = weights[0].dtype, {}
     for reverse, (kernel, recurrent, *bias) in enumerate(parts):
         end, of = suffix(layer, bool(reverse)), " of the backward layer" if reverse else ""
