@@ -249,7 +249,7 @@ def test_nothing_else_keeps_what_it_was_given():
         tape = forward(layer, data)[1]
         backward(layer, tape, data)
         layer(data.x, as_state(data.state), lengths=data.lengths)
-        fast(data.x, as_state(data.state), data.lengths)
+        fast(data.x, as_state(data.state), lengths=data.lengths)
         with pytest.raises(ValueError, match="c0"):
             layer(data.x, (data.state[0], data.state[1][:1]))
         with pytest.raises(ValueError, match="dc_n"):
