@@ -238,9 +238,8 @@ class _Layer:
     @classmethod
     def _restore(cls: type[_Self], what: str, config: dict[str, Any], parameters: dict[str, Array]) -> _Self:
         if config.get("cell") not in cls._cells:
-            raise ValueError(
-                f"{what} holds a network of cell {reprlib.repr(config.get('cell'))}, which is no {cls.__name__}"
-            )
+            cell = reprlib.repr(config.get("cell"))
+            raise ValueError(f"{what} holds a network of cell {cell}, which is no {cls.__name__}")
         check_names(what, config, (*SPEC_FIELDS, "dropout_base", "dropout_calls"))
         try:
             spec = make_spec(*(config[field] for field in SPEC_FIELDS))
