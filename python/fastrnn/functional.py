@@ -3,7 +3,8 @@
 `weights` is a mapping by the layers' parameter names, or all arrays in a sequence in the flat order: by layer, then
 direction, then weight_ih, weight_hh, bias_ih, bias_hh (if there are biases), weight_hr (if there is a projection).
 Sizes, dtype, and whether there are biases and a projection follow from the arrays. Equations, with their sources, are
-those of `fastrnn.RNN`, `LSTM` and `GRU`; letters for sizes are those of `fastrnn.layers`.
+those of `fastrnn.RNN`, `LSTM` and `GRU`; letters for sizes are those of `fastrnn.layers`. Denormal numbers count as
+zero in the kernels.
 
     rnn, lstm, gru                            inference; as calling a layer
     rnn_forward, lstm_forward, gru_forward    training; as a layer's `forward`; dropout acts between layers

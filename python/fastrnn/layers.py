@@ -8,6 +8,7 @@ given, else H. All arrays of one network have one dtype, float32 or float64. A s
 from __future__ import annotations
 
 import os
+import reprlib
 import warnings
 from collections.abc import Mapping
 from types import ModuleType
@@ -237,7 +238,8 @@ class _Layer:
     @classmethod
     def _restore(cls: type[_Self], what: str, config: dict[str, Any], parameters: dict[str, Array]) -> _Self:
         if config.get("cell") not in cls._cells:
-            raise ValueError(f"{what} holds a network of cell {config.get('cell')!r}, which is no {cls.__name__}")
+            cell = reprlib.repr(config.get("cell"))
+            raise ValueError(f"{what} holds a network of cell {cell}, which is no {cls.__name__}")
         check_names(what, config, (*SPEC_FIELDS, "dropout_base", "dropout_calls"))
         try:
             spec = make_spec(*(config[field] for field in SPEC_FIELDS))
@@ -479,4 +481,4 @@ def load(path: str | os.PathLike[str]) -> RNN | LSTM | GRU:
     for cls in (RNN, LSTM, GRU):
         if config.get("cell") in cls._cells:
             return cls._restore(what, config, parameters)
-    raise ValueError(f"{what} holds a network of cell {config.get('cell')!r}, which is no RNN, LSTM or GRU")
+    raise ValueError(f"{what} holds a network of cell {reprlib.repr(config.get('cell'))}, which is no RNN, LSTM or GRU")
