@@ -78,7 +78,8 @@ class TensorFlow(Peer):
         if not gradients:
             return answer(y, state)
         dx, *dweights = gradients[0]
-        dparameters = weights.from_keras(problem.case.cell.split("_")[0], dweights)
+        cell = problem.case.cell
+        dparameters = weights.from_keras(cell.split("_")[0], dweights, reset_after=cell != "gru_reset_before")
         if dweights[-1].ndim == 1:  # one bias has the gradient of either
             dparameters["bias_hh_l0"] = dparameters["bias_ih_l0"]
         return answer(y, state, _batch_first(dx), dparameters)
