@@ -63,7 +63,8 @@ using Clock = std::chrono::steady_clock;
 
 // A wait at a barrier is short unless the machine is oversubscribed; then the core is better given away.
 constexpr int barrier_spins = 300;
-// Tight calls keep to one thread for `crowded_time` after one was interrupted more than once in `quiet_time`.
+// Tight calls keep to one thread for `crowded_time` once they are interrupted more often than every `quiet_time`. One
+// interruption says little: the waking of our own worker may be it.
 constexpr auto quiet_time = std::chrono::milliseconds(10), crowded_time = std::chrono::milliseconds(20);
 constexpr int max_threads = 4095;
 
@@ -225,8 +226,8 @@ std::atomic<int>& thread_limit() {
   return limit;
 }
 
-// When the machine counts as quiet again, in ticks of the steady clock.
-std::atomic<Clock::rep> crowded_until{0};
+// When the machine counts as quiet again, and when a tight call was last interrupted; ticks of the clock.
+std::atomic<Clock::rep> crowded_until{0}, last_interrupted{Clock::duration::min().count() / 2};
 
 bool crowded() {
   const auto now = Clock::now().time_since_epoch();
@@ -284,12 +285,13 @@ void Lease::run(int count, void (*body)(void*, int), void* context) {
     return;
   }
   const long before = interruptions();
-  const auto start = Clock::now();
   current_pool().run(count, {body, context});
-  const auto now = Clock::now();
-  // A thread is interrupted now and then on a quiet machine too.
-  if ((interruptions() - before) * quiet_time > now - start) {
-    crowded_until.store((now + crowded_time).time_since_epoch().count(), std::memory_order_relaxed);
+  if (const long interrupted = interruptions() - before) {
+    const Clock::rep now = Clock::now().time_since_epoch().count();
+    const Clock::rep since = now - last_interrupted.exchange(now, std::memory_order_relaxed);
+    if (since < Clock::duration(interrupted * quiet_time).count()) {
+      crowded_until.store(now + Clock::duration(crowded_time).count(), std::memory_order_relaxed);
+    }
   }
 }
 
