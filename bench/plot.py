@@ -43,7 +43,8 @@ PEER: dict[str, Any] = {"markersize": 4.5, "markerfacecolor": PAPER, "markeredge
 
 # Inches.
 LEFT, RIGHT, TOP, FOOT = 0.95, 0.35, 1.15, 0.65
-ROW, COLUMN, BARS = 0.30, 0.8, 3.4  # a shape's height, a cell's width, the width of the bars
+ROW, BARS = 0.30, 3.4  # a shape's height, the width of the bars
+COLUMNS = {"best": 0.8, ORIENTATION: 0.64}  # a cell's width in each map of speed-ups
 GAP = 0.38  # between panels
 HEAD, AXIS, BETWEEN = 0.92, 0.22, 0.28  # above a mode's panels, below them, and between two modes
 
@@ -54,13 +55,16 @@ def save(document: Document, path: Path) -> None:
 
 
 def draw(document: Document) -> Figure:
-    """A band for each mode: the map of speed-ups over each case's best peer, then the share of the machine's peak."""
+    """A band for each mode: maps of speed-ups, over each case's best peer and over NumPy, then the share of the peak.
+
+    A map has a row for each shape and a column for each cell.
+    """
     modes, cells = report.modes(document), report.cells(document)
     fastest = {report.best(case["results"]) for case in document["cases"]} - {None}
     rivals = [peer for peer in _shown(document) if peer in fastest]
     shapes = {mode: report.shapes(report.of_mode(document, mode)) for mode in modes}
-    table = len(cells) * COLUMN
-    bars_left = LEFT + (table + GAP if rivals else 0)
+    maps = [*(["best"] if rivals else []), *([ORIENTATION] if ORIENTATION in document["peers"] else [])]
+    bars_left = LEFT + sum(len(cells) * COLUMNS[over] + GAP for over in maps)
     width = max(bars_left + BARS + RIGHT, 7.5)
     height = TOP + FOOT + sum(HEAD + len(shapes[mode]) * ROW + AXIS + BETWEEN for mode in modes)
     figure = Figure(figsize=(width, height))
@@ -83,14 +87,18 @@ def draw(document: Document) -> Figure:
         tall = len(shapes[mode]) * ROW
         words(0.25, y + 0.27, _mode_title(document, mode), fontsize=12, fontweight="bold")
         words(LEFT - 0.1, y + HEAD - 0.07, "B, H", fontsize=9, color=FAINT, ha="right")
-        if rivals:
-            words(LEFT, y + 0.52, "speed-up over the best peer", fontsize=9, color=FAINT)
-            _gains(panel(LEFT, y + HEAD, table, tall), document, mode, cells, shapes[mode])
+        x = LEFT
+        for over in maps:
+            table = len(cells) * COLUMNS[over]
+            over_whom = "the best peer" if over == "best" else report.label(document, over)
+            words(x, y + 0.52, f"speed-up over {over_whom}", fontsize=9, color=FAINT)
+            _gains(panel(x, y + HEAD, table, tall), document, mode, cells, shapes[mode], over)
+            x += table + GAP
         unit = "time of a step" if mode == STREAMING else "share of the FMA peak"
         words(bars_left, y + 0.52, unit, fontsize=9, color=FAINT)
         bars = panel(bars_left, y + HEAD, BARS, tall)
         (_times if mode == STREAMING else _shares)(bars, document, mode, cells, shapes[mode])
-        panels = figure.axes[-2 if rivals else -1 :]
+        panels = figure.axes[-1 - len(maps) :]
         for axes in panels:
             axes.set_ylim(len(shapes[mode]) - 0.5, -0.5)
             axes.set_yticks([])
@@ -140,13 +148,13 @@ def _mode_title(document: Document, mode: str) -> str:
     return f"{name.capitalize()}, T = {f'1…{steps}' if lengths else steps}"
 
 
-def _gains(axes: Axes, document: Document, mode: str, cells: list[str], shapes: list[Shape]) -> None:
-    """A map of speed-ups and of the peers they are over: a row for each shape, a column for each cell."""
+def _gains(axes: Axes, document: Document, mode: str, cells: list[str], shapes: list[Shape], rival: str) -> None:
+    """A map of speed-ups over a peer, or over the best with its letter."""
     ours = report.headline(mode, document)
     for column, cell in enumerate(cells):
         for row, shape in enumerate(shapes):
             case = report.find(document, mode, cell, shape)
-            over = report.gain(case, ours) if case else None
+            over = report.gain(case, ours, None if rival == "best" else rival) if case else None
             style: dict[str, Any] = {"va": "center_baseline", "fontsize": 9.5}
             if over is None:
                 axes.text(column, row, "–", color=FAINT, ha="center", **style)
@@ -154,6 +162,9 @@ def _gains(axes: Axes, document: Document, mode: str, cells: list[str], shapes: 
             gain, peer = over
             color = GAIN_COLORS(GAIN_NORM(math.log2(gain)))
             axes.add_patch(Rectangle((column - 0.475, row - 0.45), 0.95, 0.9, color=color, linewidth=0))
+            if rival != "best":
+                axes.text(column, row, report.ratio(gain), color=_on(color, gain), ha="center", **style)
+                continue
             axes.text(column + 0.17, row, report.ratio(gain), color=_on(color, gain), ha="right", **style)
             style["fontsize"] = 7.5
             axes.text(column + 0.32, row, REGISTRY[peer].letter, color=_on(color, gain), ha="center", **style)

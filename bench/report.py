@@ -88,10 +88,11 @@ def best(results: dict[str, dict[str, Any]]) -> str | None:
     return min(rivals, key=lambda peer: results[peer]["median"], default=None)
 
 
-def gain(case: dict[str, Any], ours: str) -> tuple[float, str] | None:
-    """The speed-up over the best peer, and which that is; None if either was not measured."""
-    rival = best(case["results"])
-    return None if rival is None or ours not in case["results"] else (case["speedup"][ours][rival], rival)
+def gain(case: dict[str, Any], ours: str, rival: str | None = None) -> tuple[float, str] | None:
+    """The speed-up over a peer, or over the best, and which that is; None if either was not measured."""
+    rival = rival or best(case["results"])
+    measured = rival in case["results"] and ours in case["results"]
+    return (case["speedup"][ours][rival], rival) if rival and measured else None
 
 
 def summary(document: Document) -> list[dict[str, Any]]:
