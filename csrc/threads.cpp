@@ -63,8 +63,7 @@ using Clock = std::chrono::steady_clock;
 
 // A wait at a barrier is short unless the machine is oversubscribed; then the core is better given away.
 constexpr int barrier_spins = 300;
-// Tight calls keep to one thread for `crowded_time` once they are interrupted more often than every `quiet_time`. One
-// interruption says little: the waking of our own worker may be it.
+// Tight calls keep to one thread for `crowded_time` once they are interrupted more often than every `quiet_time`.
 constexpr auto quiet_time = std::chrono::milliseconds(10), crowded_time = std::chrono::milliseconds(20);
 constexpr int max_threads = 4095;
 
@@ -126,24 +125,29 @@ class Pool {
     return static_cast<int>(workers_.size());
   }
 
-  void run(int count, const Job& job) {
+  // Returns whether all were awake: one that has to be woken may push the caller off its core.
+  bool run(int count, const Job& job) {
+    bool awake = true;
     job_ = job;
     unfinished_.store(count - 1, std::memory_order_relaxed);
     for (int rank = 1; rank < count; ++rank) {
-      std::atomic<unsigned>& round = workers_[static_cast<size_t>(rank) - 1]->round;
-      round.store(round.load(std::memory_order_relaxed) + 1);
-      round.notify_one();
+      Worker& worker = *workers_[static_cast<size_t>(rank) - 1];
+      awake &= !worker.asleep.load(std::memory_order_relaxed);
+      worker.round.store(worker.round.load(std::memory_order_relaxed) + 1);
+      worker.round.notify_one();
     }
     job.body(job.context, 0);
     spin_until([&] { return unfinished_.load(std::memory_order_acquire) == 0; });
+    return awake;
   }
 
  private:
   struct alignas(64) Worker {
     std::atomic<unsigned> round{0};  // of work given to this one
+    std::atomic<bool> asleep{true};
   };
 
-  void work(const Worker* self, int rank) {
+  void work(Worker* self, int rank) {
     const KernelMode mode;
     for (unsigned seen = 0;;) {
       seen = next_round(*self, seen);
@@ -152,7 +156,7 @@ class Pool {
     }
   }
 
-  static unsigned next_round(const Worker& self, unsigned seen) {
+  static unsigned next_round(Worker& self, unsigned seen) {
     const auto until = Clock::now() + stay_awake;
     do {
       for (int i = 0; i < 64; ++i) {
@@ -161,7 +165,9 @@ class Pool {
         pause();
       }
     } while (Clock::now() < until);
+    self.asleep.store(true, std::memory_order_relaxed);
     self.round.wait(seen, std::memory_order_acquire);
+    self.asleep.store(false, std::memory_order_relaxed);
     return self.round.load(std::memory_order_acquire);
   }
 
@@ -285,8 +291,8 @@ void Lease::run(int count, void (*body)(void*, int), void* context) {
     return;
   }
   const long before = interruptions();
-  current_pool().run(count, {body, context});
-  if (const long interrupted = interruptions() - before) {
+  const bool awake = current_pool().run(count, {body, context});
+  if (const long interrupted = interruptions() - before; interrupted && awake) {
     const Clock::rep now = Clock::now().time_since_epoch().count();
     const Clock::rep since = now - last_interrupted.exchange(now, std::memory_order_relaxed);
     if (since < Clock::duration(interrupted * quiet_time).count()) {
