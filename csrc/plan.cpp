@@ -144,7 +144,7 @@ Plan plan(const Problem& p, int max_threads) {
         partition == Partition::automatic ? cost(p, way).total() : -way.threads() - (way.directions == 1 ? 0.5 : 0);
     if (ns < best_cost) best = way, best_cost = ns;
   });
-  best.tight = best.team_size > 1 && partition == Partition::automatic;
+  best.insists = partition != Partition::automatic;
   best.chunk = chunks(p, best);
   return best;
 }

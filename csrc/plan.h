@@ -22,7 +22,7 @@ struct Plan {
   int directions = 1;  // that run side by side
   int teams = 1;       // a direction's rows are dealt out to
   int team_size = 1;   // threads that share a team's hidden units
-  bool tight = false;  // threads meet at every step, and may be fewer where the cores are wanted elsewhere
+  bool insists = false;  // on its threads: a test has forced the partition
   ChunkRows chunk{};
 
   int threads() const { return directions * teams * team_size; }

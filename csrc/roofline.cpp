@@ -11,7 +11,7 @@ namespace fastrnn {
 double fma_rate(DType dtype, int threads, double seconds) {
   using Clock = std::chrono::steady_clock;
   int64_t (*const multiply_adds)(int64_t) = multiply_add_loop(dtype, isa());
-  Lease lease(threads, false);
+  Lease lease(threads, true);
   const int count = std::min(threads, lease.threads());
   // All threads do their work in the same stretch of time, and the best stretch counts: what the cores do together.
   constexpr int64_t rounds = 20000;

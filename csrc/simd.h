@@ -36,16 +36,14 @@ inline constexpr int vector_bytes = 16, vector_registers = 16;
 
 template <class T> struct Simd;
 template <> struct Simd<float> {
-  using Int = int32_t;
   typedef float Vec __attribute__((vector_size(vector_bytes)));
   typedef float Unaligned __attribute__((vector_size(vector_bytes), may_alias, aligned(4)));
-  typedef int32_t IntVec __attribute__((vector_size(vector_bytes)));
+  typedef uint32_t IntVec __attribute__((vector_size(vector_bytes)));
 };
 template <> struct Simd<double> {
-  using Int = int64_t;
   typedef double Vec __attribute__((vector_size(vector_bytes)));
   typedef double Unaligned __attribute__((vector_size(vector_bytes), may_alias, aligned(8)));
-  typedef int64_t IntVec __attribute__((vector_size(vector_bytes)));
+  typedef uint64_t IntVec __attribute__((vector_size(vector_bytes)));
 };
 
 template <class T> using Vec = typename Simd<T>::Vec;

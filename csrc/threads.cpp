@@ -3,7 +3,6 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
-#include <sys/resource.h>
 
 #include <algorithm>
 #include <chrono>
@@ -61,21 +60,49 @@ class KernelMode {
 
 using Clock = std::chrono::steady_clock;
 
-// A wait at a barrier is short unless the machine is oversubscribed; then the core is better given away.
-constexpr int barrier_spins = 300;
-// Tight calls keep to one thread for `crowded_time` once they are interrupted more often than every `quiet_time`.
-constexpr auto quiet_time = std::chrono::milliseconds(10), crowded_time = std::chrono::milliseconds(20);
+// A wait is short unless somebody's core is wanted elsewhere; then one's own is better given away.
+constexpr int short_spins = 300;
 constexpr int max_threads = 4095;
 
+// How long threads have waited beyond short waits, all together.
+std::atomic<Clock::rep> stalled{0};
+
 template <class Condition> void spin_until(Condition&& holds) {
-  for (int spins = 0; !holds(); ++spins) {
-    if (spins < barrier_spins) {
-      pause();
-    } else {
-      sched_yield();
-    }
+  for (int spins = 0; spins < short_spins; ++spins) {
+    if (holds()) return;
+    pause();
   }
+  const auto start = Clock::now();
+  while (!holds()) sched_yield();
+  stalled.fetch_add((Clock::now() - start).count(), std::memory_order_relaxed);
 }
+
+// Whether calls lose more to stalls than more threads gain them. Only for the caller that has the pool.
+class Judge {
+ public:
+  // Of a call of `count` threads that took so long, in which they were stalled so long all together.
+  void see(Clock::duration took, Clock::duration stall, int count) {
+    busy_ += took, lost_ += stall / (count - 1);  // one is late, all others wait
+    if (busy_ < window) return;
+    if (lost_ * 5 > busy_ * 2) {
+      crowded_until_.store((Clock::now() + rest_).time_since_epoch().count(), std::memory_order_relaxed);
+      rest_ = std::min(2 * rest_, longest_rest);
+    } else {
+      rest_ = shortest_rest;
+    }
+    busy_ = lost_ = {};
+  }
+  bool crowded() const {
+    return Clock::now().time_since_epoch().count() < crowded_until_.load(std::memory_order_relaxed);
+  }
+
+ private:
+  static constexpr Clock::duration window = std::chrono::milliseconds(10);
+  static constexpr Clock::duration shortest_rest = std::chrono::milliseconds(20);
+  static constexpr Clock::duration longest_rest = std::chrono::milliseconds(320);
+  Clock::duration busy_{}, lost_{}, rest_ = shortest_rest;
+  std::atomic<Clock::rep> crowded_until_{0};
+};
 
 // A worker stays awake this long after a call, for the next one; longer would take the core from other libraries.
 constexpr auto stay_awake = std::chrono::microseconds(30);
@@ -105,6 +132,7 @@ class Pool {
  public:
   bool try_acquire() { return !busy_.test_and_set(std::memory_order_acquire); }
   void release() { busy_.clear(std::memory_order_release); }
+  Judge& judge() { return judge_; }
 
   // How many workers there are after trying to have `wanted`. Only for the caller that has the pool.
   int grow(int wanted) noexcept {
@@ -125,29 +153,24 @@ class Pool {
     return static_cast<int>(workers_.size());
   }
 
-  // Returns whether all were awake: one that has to be woken may push the caller off its core.
-  bool run(int count, const Job& job) {
-    bool awake = true;
+  void run(int count, const Job& job) {
     job_ = job;
     unfinished_.store(count - 1, std::memory_order_relaxed);
     for (int rank = 1; rank < count; ++rank) {
-      Worker& worker = *workers_[static_cast<size_t>(rank) - 1];
-      awake &= !worker.asleep.load(std::memory_order_relaxed);
-      worker.round.store(worker.round.load(std::memory_order_relaxed) + 1);
-      worker.round.notify_one();
+      std::atomic<unsigned>& round = workers_[static_cast<size_t>(rank) - 1]->round;
+      round.store(round.load(std::memory_order_relaxed) + 1);
+      round.notify_one();
     }
     job.body(job.context, 0);
     spin_until([&] { return unfinished_.load(std::memory_order_acquire) == 0; });
-    return awake;
   }
 
  private:
   struct alignas(64) Worker {
     std::atomic<unsigned> round{0};  // of work given to this one
-    std::atomic<bool> asleep{true};
   };
 
-  void work(Worker* self, int rank) {
+  void work(const Worker* self, int rank) {
     const KernelMode mode;
     for (unsigned seen = 0;;) {
       seen = next_round(*self, seen);
@@ -156,7 +179,7 @@ class Pool {
     }
   }
 
-  static unsigned next_round(Worker& self, unsigned seen) {
+  static unsigned next_round(const Worker& self, unsigned seen) {
     const auto until = Clock::now() + stay_awake;
     do {
       for (int i = 0; i < 64; ++i) {
@@ -165,13 +188,12 @@ class Pool {
         pause();
       }
     } while (Clock::now() < until);
-    self.asleep.store(true, std::memory_order_relaxed);
     self.round.wait(seen, std::memory_order_acquire);
-    self.asleep.store(false, std::memory_order_relaxed);
     return self.round.load(std::memory_order_acquire);
   }
 
   std::atomic_flag busy_ = ATOMIC_FLAG_INIT;
+  Judge judge_;
   std::vector<std::unique_ptr<Worker>> workers_;
   Job job_{};
   alignas(64) std::atomic<int> unfinished_{0};
@@ -232,23 +254,6 @@ std::atomic<int>& thread_limit() {
   return limit;
 }
 
-// When the machine counts as quiet again, and when a tight call was last interrupted; ticks of the clock.
-std::atomic<Clock::rep> crowded_until{0}, last_interrupted{Clock::duration::min().count() / 2};
-
-bool crowded() {
-  const auto now = Clock::now().time_since_epoch();
-  return now.count() < crowded_until.load(std::memory_order_relaxed);
-}
-
-// Times that this thread had to leave its core to another.
-long interruptions() {
-#if defined(RUSAGE_THREAD)
-  rusage usage{};
-  if (getrusage(RUSAGE_THREAD, &usage) == 0) return usage.ru_nivcsw;
-#endif
-  return 0;
-}
-
 }  // namespace
 
 int num_threads() { return thread_limit().load(std::memory_order_relaxed); }
@@ -267,11 +272,11 @@ void Barrier::wait() {
   spin_until([&] { return round_.load(std::memory_order_acquire) != round; });
 }
 
-Lease::Lease(int wanted, bool tight) : threads_(1), tight_(tight) {
+Lease::Lease(int wanted, bool insists) : threads_(1) {
   wanted = std::min(wanted, num_threads());
-  if (wanted <= 1 || (tight && crowded())) return;
+  if (wanted <= 1) return;
   Pool& workers = current_pool();
-  if (!workers.try_acquire()) return;
+  if ((!insists && workers.judge().crowded()) || !workers.try_acquire()) return;
   holds_pool_ = true;
   threads_ = std::min(wanted, workers.grow(wanted - 1) + 1);
 }
@@ -286,19 +291,12 @@ void Lease::run(int count, void (*body)(void*, int), void* context) {
     body(context, 0);
     return;
   }
-  if (!tight_) {
-    current_pool().run(count, {body, context});
-    return;
-  }
-  const long before = interruptions();
-  const bool awake = current_pool().run(count, {body, context});
-  if (const long interrupted = interruptions() - before; interrupted && awake) {
-    const Clock::rep now = Clock::now().time_since_epoch().count();
-    const Clock::rep since = now - last_interrupted.exchange(now, std::memory_order_relaxed);
-    if (since < Clock::duration(interrupted * quiet_time).count()) {
-      crowded_until.store(now + Clock::duration(crowded_time).count(), std::memory_order_relaxed);
-    }
-  }
+  Pool& workers = current_pool();
+  const auto start = Clock::now();
+  const Clock::rep before = stalled.load(std::memory_order_relaxed);
+  workers.run(count, {body, context});
+  const Clock::duration stall(stalled.load(std::memory_order_relaxed) - before);
+  workers.judge().see(Clock::now() - start, stall, count);
 }
 
 }  // namespace fastrnn

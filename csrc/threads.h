@@ -22,12 +22,12 @@ class Barrier {
 
 // The right to use the pool. One caller at a time has it; another that comes meanwhile works on its own thread alone.
 //
-// `tight` work meets at barriers every few microseconds. Where other programs want the same cores, a thread that has to
-// wait for its turn holds up all others at each of them, and one thread alone is faster: a tight lease has one thread
-// for a while after a tight call was interrupted.
+// Threads meet at the end of a call, many also at each step. Where other programs want the same cores, one that has to
+// wait for its turn holds up all others, and one thread alone is faster: that is what a lease has for a while after
+// calls spent two fifths of their time so, unless it insists.
 class Lease {
  public:
-  Lease(int wanted, bool tight);
+  explicit Lease(int wanted, bool insists = false);
   ~Lease();
   Lease(const Lease&) = delete;
   Lease& operator=(const Lease&) = delete;
@@ -40,7 +40,6 @@ class Lease {
 
  private:
   int threads_;
-  bool tight_;
   bool holds_pool_ = false;
 };
 

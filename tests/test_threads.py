@@ -97,6 +97,29 @@ def test_one_tape_in_many_threads():
     in_threads(8, work)
 
 
+def test_where_other_programs_want_the_cores():
+    """Threads that meet at every step would wait for the late one's turn, milliseconds each time."""
+    fast = fastrnn.LSTM(64, 64, seed=0).prepare()
+    x = np.zeros((100, 1, 64), np.float32)
+
+    def seconds(threads):
+        fastrnn.set_num_threads(threads)
+        begin = time.perf_counter()
+        for _ in range(2000):
+            fast(x)
+        return time.perf_counter() - begin
+
+    hogs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count())]
+    try:
+        time.sleep(0.2)
+        alone = min(seconds(1) for _ in range(2))
+        assert min(seconds(2) for _ in range(2)) < 6 * alone
+    finally:
+        for hog in hogs:
+            hog.kill()
+            hog.wait()
+
+
 def test_settings_may_change_during_calls():
     """Threads and partition: a call goes on as it began, and the next follows."""
     layer, data = make()
