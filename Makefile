@@ -31,7 +31,7 @@ demo: $(VENV)/.installed-plot ## train a text generator for 40 s, then let it wr
 	$(BIN)/python examples/text_generation.py --save build/demo/text_generation.npz \
 		--picture build/demo/text_generation.png $(DEMO_ARGS)
 
-test: $(VENV)/.installed-test ## run the test suite against the installed package, and PyTorch (PYTEST_ARGS="-k lstm")
+test: $(VENV)/.installed-test ## run the test suite against the installed package and all peers (PYTEST_ARGS="-k lstm")
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 bench: $(VENV)/.installed-bench ## time fastrnn beside its peers on few shapes, in some minutes (BENCH_ARGS="--help")
@@ -75,7 +75,7 @@ $(VENV)/.torch: $(VENV)/.made
 	@touch $@
 
 $(VENV)/.installed-bench $(VENV)/.installed-test: $(VENV)/.torch
-$(VENV)/.installed-test: EXTRAS := test,bench
+$(VENV)/.installed-test: EXTRAS := test,bench,tensorflow
 
 # Without build isolation CMake finds the same tools each time and compiles only what changed.
 $(VENV)/.installed-%: $(SOURCES) $(VENV)/.made
