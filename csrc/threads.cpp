@@ -5,6 +5,8 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <array>
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -128,6 +130,46 @@ class NoSignals {
   sigset_t before_;
 };
 
+// Which processors a call's threads run on. Linux may wake a worker on the processor of the thread that wakes it and leave
+// both there for tens of ms while another one idles.
+class Places {
+ public:
+  // The calling thread, the call's `rank`-th, says where it runs, and first leaves a processor that one before it is on.
+  void take(int rank) {
+    int place = processor();
+    for (int other = 0; other < rank; ++other) {
+      if (at(other) == place && place != unknown) {
+        place = leave(rank);
+        break;
+      }
+    }
+    std::atomic<int>& own = at_[static_cast<size_t>(rank)];
+    if (own.load(std::memory_order_relaxed) != place) own.store(place, std::memory_order_relaxed);
+  }
+
+ private:
+  static constexpr int unknown = 0;
+  static int processor() { return sched_getcpu() + 1; }  // from 1 on, or unknown
+  int at(int rank) const { return at_[static_cast<size_t>(rank)].load(std::memory_order_relaxed); }
+
+  // Leaving is being forbidden to stay, for a moment.
+  int leave(int rank) const {
+    cpu_set_t allowed, free;
+    if (sched_getaffinity(0, sizeof allowed, &allowed) == 0) {
+      free = allowed;
+      for (int other = 0; other < rank; ++other) {
+        if (at(other) != unknown) CPU_CLR(static_cast<size_t>(at(other)) - 1, &free);
+      }
+      if (CPU_COUNT(&free) > 0 && sched_setaffinity(0, sizeof free, &free) == 0) {
+        sched_setaffinity(0, sizeof allowed, &allowed);
+      }
+    }
+    return processor();
+  }
+
+  std::array<std::atomic<int>, max_threads> at_{};
+};
+
 class Pool {
  public:
   bool try_acquire() { return !busy_.test_and_set(std::memory_order_acquire); }
@@ -155,6 +197,7 @@ class Pool {
 
   void run(int count, const Job& job) {
     job_ = job;
+    places_.take(0);
     unfinished_.store(count - 1, std::memory_order_relaxed);
     for (int rank = 1; rank < count; ++rank) {
       std::atomic<unsigned>& round = workers_[static_cast<size_t>(rank) - 1]->round;
@@ -174,6 +217,7 @@ class Pool {
     const KernelMode mode;
     for (unsigned seen = 0;;) {
       seen = next_round(*self, seen);
+      places_.take(rank);
       job_.body(job_.context, rank);
       unfinished_.fetch_sub(1, std::memory_order_acq_rel);
     }
@@ -194,6 +238,7 @@ class Pool {
 
   std::atomic_flag busy_ = ATOMIC_FLAG_INIT;
   Judge judge_;
+  Places places_;
   std::vector<std::unique_ptr<Worker>> workers_;
   Job job_{};
   alignas(64) std::atomic<int> unfinished_{0};
