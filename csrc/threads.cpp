@@ -99,7 +99,7 @@ class Judge {
   }
 
  private:
-  static constexpr Clock::duration window = std::chrono::milliseconds(10);
+  static constexpr Clock::duration window = std::chrono::milliseconds(20);
   static constexpr Clock::duration shortest_rest = std::chrono::milliseconds(20);
   static constexpr Clock::duration longest_rest = std::chrono::milliseconds(320);
   Clock::duration busy_{}, lost_{}, rest_ = shortest_rest;
