@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import statistics
 import subprocess
 import sys
 import time
@@ -36,7 +37,7 @@ from grid import Case
 from peers import OURS, REGISTRY, MissingError, load
 from peers.base import Peer
 from problem import Problem, WrongAnswerError
-from roofline import fma_rates
+from roofline import Ceiling
 from timing import QUICK, Effort, Timed, measure
 
 RESULTS = Path(__file__).parent / "results"
@@ -77,16 +78,18 @@ def checked(problem: Problem, peers: dict[str, Peer]) -> tuple[dict[str, Timed],
     return functions, errors
 
 
-def run_case(case: Case, peers: dict[str, Peer], effort: Effort) -> dict[str, Any]:
+def run_case(case: Case, peers: dict[str, Peer], threads: int, effort: Effort) -> dict[str, Any]:
     """The case's entry in the results. Raises WrongAnswerError, before anything is timed."""
     problem = Problem.of(case)
     functions, errors = checked(problem, peers)
-    measure(functions, effort)
+    ceiling = Ceiling(case.dtype, threads)
+    measure({"": ceiling, **functions}, effort)
+    peak = statistics.median(ceiling.readings)
     results = {
-        name: report.result(timed.readings, timed.calls, problem.flops, errors[name])
+        name: report.result(timed.readings, timed.calls, problem.flops, peak, errors[name])
         for name, timed in functions.items()
     }
-    return report.case_entry(case, problem.flops, results)
+    return report.case_entry(case, problem.flops, peak, results)
 
 
 def compare(
@@ -96,13 +99,12 @@ def compare(
     threads: int,
     effort: Effort,
     say: Callable[..., None] = print,
-    peak: Callable[[str, int], list[float]] = fma_rates,
 ) -> report.Document:
     """Run all cases. If the user breaks off, the document has those that are done."""
     config = fastrnn.show_config("dict") or {}
     dtype, steps = chosen[0].dtype, max(case.steps for case in chosen)
     document: report.Document = {
-        "format": 1,
+        "format": 2,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "complete": False,
         "fastrnn": {name: config[name] for name in ("version", "compiler", "isa")} | {"commit": commit()},
@@ -114,28 +116,26 @@ def compare(
         },
         "missing": missing,
         "others": None,
+        "peak": None,
         "cases": [],
     }
     say(report.machine_line(document))
     say(report.software_line(document))
     for message in missing.values():
         say(message)
-    start = peak(dtype, threads)
-    report.set_peak(document, start, [])
-    say(report.peak_line(document))
 
     before = machine.usage()
     try:
         for number, case in enumerate(chosen, 1):
             elapsed = int(time.monotonic() - before.wall)
             say(f"[{number:>3}/{len(chosen)} {elapsed // 60:>3}:{elapsed % 60:02}] {case}:", end=" ", flush=True)
-            document["cases"].append(run_case(case, peers, effort))
+            document["cases"].append(run_case(case, peers, threads, effort))
             say(report.progress(document, document["cases"][-1]), flush=True)
         document["complete"] = True
     except KeyboardInterrupt:
         say("broken off")
     document["others"] = machine.others(before, machine.usage())
-    report.set_peak(document, start, peak(dtype, threads))
+    report.conclude(document)
     return document
 
 
@@ -155,7 +155,7 @@ def read(path: Path) -> report.Document:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     except ValueError:
         document = None
-    if not isinstance(document, dict) or document.get("format") != 1:
+    if not isinstance(document, dict) or document.get("format") != 2:
         raise UserError(f"{path} is not a file of results")
     return document
 

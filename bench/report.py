@@ -8,8 +8,7 @@ A document is what the JSON file holds:
     fastrnn         version, compiler, isa, and the checkout's commit
     machine         see machine.py
     settings        threads, dtype, steps, and how long was measured
-    peak            multiply-adds, in floating-point operations a second: `start` and `end` are the measurements before
-                    and after the cases, `flops_per_second` the highest of them
+    peak            multiply-adds, in floating-point operations a second: `median`, `least` and `most` over the cases
     peers           by name: label, version, details
     missing         by name: why a peer was left out
     summary         see `summary`
@@ -17,6 +16,7 @@ A document is what the JSON file holds:
     cases           a list, each with
         cell, mode, batch, input, hidden, steps, dtype
         flops       of the matrix products of one call
+        peak        the median of the blocks of multiply-adds among this case's
         results     by peer: median, q1, q3 (seconds a call, over the blocks), readings (each block's), calls (in a
                     block), flops_per_second, peak_share, errors (of each array, relative to float64)
         speedup     of fastrnn, and of fastrnn prepared, over each other peer: its median over theirs
@@ -47,7 +47,7 @@ CELL_LABELS = {
 # ---------------------------------------------------------------------------------------------------------- figures
 
 
-def result(readings: list[float], calls: int, flops: int, errors: dict[str, float]) -> dict[str, Any]:
+def result(readings: list[float], calls: int, flops: int, peak: float, errors: dict[str, float]) -> dict[str, Any]:
     q1, median, q3 = quartiles(readings)
     return {
         "median": median,
@@ -56,11 +56,12 @@ def result(readings: list[float], calls: int, flops: int, errors: dict[str, floa
         "readings": readings,
         "calls": calls,
         "flops_per_second": flops / median,
+        "peak_share": flops / median / peak,
         "errors": errors,
     }
 
 
-def case_entry(case: Case, flops: int, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def case_entry(case: Case, flops: int, peak: float, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
     speedup = {
         ours: {peer: theirs["median"] / results[ours]["median"] for peer, theirs in results.items() if peer not in OURS}
         for ours in OURS
@@ -76,6 +77,7 @@ def case_entry(case: Case, flops: int, results: dict[str, dict[str, Any]]) -> di
         "steps": case.steps,
         "dtype": case.dtype,
         "flops": flops,
+        "peak": peak,
         "results": results,
         "speedup": speedup,
         "best": best(results),
@@ -126,13 +128,11 @@ def summary(document: Document) -> list[dict[str, Any]]:
     return found
 
 
-def set_peak(document: Document, start: list[float], end: list[float]) -> None:
-    """Enter the machine's peak and everyone's share of it."""
-    peak = max(start + end)
-    document["peak"] = {"flops_per_second": peak, "start": start, "end": end}
-    for case in document["cases"]:
-        for entry in case["results"].values():
-            entry["peak_share"] = entry["flops_per_second"] / peak
+def conclude(document: Document) -> None:
+    """Enter what follows from the cases."""
+    peaks = [case["peak"] for case in document["cases"]]
+    if peaks:
+        document["peak"] = {"median": statistics.median(peaks), "least": min(peaks), "most": max(peaks)}
     document["summary"] = summary(document)
 
 
@@ -140,10 +140,8 @@ def warnings(document: Document, noisy: float = 0.2) -> list[str]:
     """What speaks against the figures: a machine that was not quiet."""
     found = []
     peak = document["peak"]
-    if peak["end"]:
-        low, high = sorted([max(peak["start"]), max(peak["end"])])
-        if low < 0.95 * high:
-            found.append(f"the machine's peak changed from {_giga(max(peak['start']))} to {_giga(max(peak['end']))}")
+    if peak["least"] < 0.9 * peak["most"]:
+        found.append(f"the machine's peak lay between {_giga(peak['least'])} and {_giga(peak['most'])}")
     others = document["others"] or 0
     if others > 0.05:
         found.append(f"other programs took {others:.2f} of {_count(document['machine']['processors'], 'processor')}")
@@ -226,7 +224,7 @@ def machine_line(document: Document) -> str:
 
 
 def peak_line(document: Document) -> str:
-    return f"FMA peak {_giga(document['peak']['flops_per_second'])}"
+    return f"FMA peak {_giga(document['peak']['median'])}"
 
 
 def software_line(document: Document) -> str:

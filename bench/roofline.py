@@ -9,19 +9,36 @@ set that fastrnn uses (FASTRNN_ISA chooses another). Each counts as two operatio
 from __future__ import annotations
 
 import argparse
+import time
+from dataclasses import dataclass, field
 
 import fastrnn
 import machine
 from fastrnn import _core
 from grid import DTYPES
+from timing import Effort
 
 SAMPLES = 5
 SECONDS = 0.2  # each
 
 
-def fma_rates(dtype: str, threads: int, samples: int = SAMPLES, seconds: float = SECONDS) -> list[float]:
-    """Floating-point operations a second of all threads together, measured so many times."""
-    return [_core.fma_rate(dtype, threads, seconds) for _ in range(samples)]
+@dataclass
+class Ceiling:
+    """Takes turns with the functions that are timed, in blocks as theirs: it meets the machine in the same state."""
+
+    dtype: str
+    threads: int
+    blocks: int = 0  # to be done
+    readings: list[float] = field(default_factory=list)  # floating-point operations a second of all threads together
+
+    def estimate(self, effort: Effort) -> None:
+        self.blocks = effort.min_blocks
+
+    def block(self, effort: Effort) -> None:
+        time.sleep(effort.pause)
+        if effort.awake_seconds:
+            _core.fma_rate(self.dtype, self.threads, effort.awake_seconds)
+        self.readings.append(_core.fma_rate(self.dtype, self.threads, effort.block_seconds))
 
 
 def main() -> None:
@@ -34,7 +51,7 @@ def main() -> None:
     print(f"{machine.describe()['cpu']}, {_core.isa()}")
     for dtype in DTYPES:
         for count in sorted({1, threads}):
-            rates = fma_rates(dtype, count)
+            rates = [_core.fma_rate(dtype, count, SECONDS) for _ in range(SAMPLES)]
             print(
                 f"{dtype}, {count} {'thread' if count == 1 else 'threads'}: {max(rates) / 1e9:.0f} GFLOP/s"
                 f" ({SAMPLES} measurements from {min(rates) / 1e9:.0f})"

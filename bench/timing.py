@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,14 @@ class Timed:
             self.readings.append(_seconds(self.call, self.calls) / self.calls)
 
 
-def measure(functions: Mapping[str, Timed], effort: Effort) -> None:
+class TakesTurns(Protocol):
+    blocks: int  # to be done
+
+    def estimate(self, effort: Effort) -> None: ...
+    def block(self, effort: Effort) -> None: ...
+
+
+def measure(functions: Mapping[str, TakesTurns], effort: Effort) -> None:
     """Fill in the readings of all functions: one block of each, then the next of each, in alternating order."""
     for function in functions.values():
         function.estimate(effort)

@@ -154,7 +154,7 @@ void set_partition(Partition);
 std::string explain_plan(const Spec&, int64_t steps, int64_t rows, bool backward);
 
 // The floating-point operations a second that `threads` threads of the pool reach together in nothing but multiply-adds
-// (two operations each), at best within `seconds`.
+// (two operations each), on average over `seconds`.
 double fma_rate(DType, int threads, double seconds);
 
 uint64_t native_calls();  // calls of forward and backward so far in this process

@@ -13,26 +13,25 @@ double fma_rate(DType dtype, int threads, double seconds) {
   int64_t (*const multiply_adds)(int64_t) = multiply_add_loop(dtype, isa());
   Lease lease(threads, true);
   const int count = std::min(threads, lease.threads());
-  // All threads do their work in the same stretch of time, and the best stretch counts: what the cores do together.
+  // All threads do their work in the same stretches of time: what the cores do together.
   constexpr int64_t rounds = 20000;
   Barrier barrier(count);
-  double best = 0;
+  double done = 0, took = 0;
   bool more = true;
-  const auto end = Clock::now() + std::chrono::duration<double>(seconds);
+  const auto start = Clock::now();
   run(lease, count, [&](int rank) {
     while (true) {
       barrier.wait();
       if (!more) return;
-      const auto before = Clock::now();
-      const auto done = static_cast<double>(multiply_adds(rounds) * count);
+      const int64_t own = multiply_adds(rounds);
       barrier.wait();
       if (rank != 0) continue;
-      const auto now = Clock::now();
-      best = std::max(best, done / std::chrono::duration<double>(now - before).count());
-      more = now < end;
+      done += static_cast<double>(own * count);
+      took = std::chrono::duration<double>(Clock::now() - start).count();
+      more = took < seconds;
     }
   });
-  return 2 * best;
+  return 2 * done / took;
 }
 
 }  // namespace fastrnn

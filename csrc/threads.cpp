@@ -130,11 +130,12 @@ class NoSignals {
   sigset_t before_;
 };
 
-// Which processors a call's threads run on. Linux may wake a worker on the processor of the thread that wakes it and leave
-// both there for tens of ms while another one idles.
+// Which processors a call's threads run on. Linux may wake a worker on the processor of the thread that wakes it and
+// leave both there for tens of ms while another one idles.
 class Places {
  public:
-  // The calling thread, the call's `rank`-th, says where it runs, and first leaves a processor that one before it is on.
+  // The calling thread, the call's `rank`-th, says where it runs, and first leaves a processor that one before it is
+  // on.
   void take(int rank) {
     int place = processor();
     for (int other = 0; other < rank; ++other) {
