@@ -318,6 +318,41 @@ def test_affinity_is_respected():
     assert run_alone(program).stdout == "1\n"
 
 
+@pytest.mark.skipif(
+    sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2, reason="needs Linux and two processors"
+)
+def test_a_worker_leaves_the_callers_processor():
+    program = """
+        import os
+        import numpy as np
+        import fastrnn
+        from fastrnn import _core
+
+        here, there, *_ = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {here})  # of this thread, and of those that it starts
+        fastrnn.set_num_threads(2)
+        _core.set_partition("units")
+        layer = fastrnn.LSTM(16, 64, seed=1)
+        x = np.ones((20, 2, 16), np.float32)
+        before = set(os.listdir("/proc/self/task"))
+        y = layer(x)[0]
+        (worker,) = map(int, set(os.listdir("/proc/self/task")) - before)
+
+        def place():
+            with open(f"/proc/self/task/{worker}/stat") as stat:
+                return int(stat.read().rpartition(")")[2].split()[36])
+
+        assert place() == here, "it may not run anywhere else"
+        for _ in range(20):
+            os.sched_setaffinity(worker, {here})
+            os.sched_setaffinity(worker, {here, there})
+            assert np.array_equal(layer(x)[0], y)
+            assert place() == there
+            assert os.sched_getaffinity(worker) == {here, there}
+    """
+    run_alone(program)
+
+
 # ----------------------------------------------------------------------------------------------------------------- fork
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
