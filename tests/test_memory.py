@@ -1,6 +1,7 @@
 """Memory: none is lost over many calls, and none is taken that a call does not need."""
 
 import gc
+import itertools
 import os
 import subprocess
 import sys
@@ -187,6 +188,39 @@ def test_a_tape_holds_gates_c_and_h(cell, dtype):
         pieces = layers * (2 * directions + 1)
         assert needed <= tape.nbytes <= needed + 64 * pieces
         assert layer.forward(np.zeros((0, rows, 21), dtype))[2].nbytes == 0
+
+
+@every_cell
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("prepared", [False, True])
+def test_scratch_of_inference_by_the_formula(cell, dtype, prepared):
+    """README.md states it; here for one thread."""
+    fastrnn.set_num_threads(1)
+    itemsize = np.dtype(dtype).itemsize
+
+    def whole(width):  # an odd number of lines of 64 bytes
+        return (-(-width * itemsize // 64) | 1) * 64 // itemsize
+
+    for hidden, inputs, (layers, directions) in itertools.product(
+        (64, 256), (64, 320), ((1, 1), (3, 1), (1, 2), (2, 2))
+    ):
+        spec = Native(cell, inputs, hidden, layers, bidirectional=directions == 2, dtype=dtype).spec
+        width, *c = (shape[-1] for shape in state_shapes(spec))
+        gates = spec.parameter_shapes()[1][1][0] // hidden
+        widest = max(inputs, directions * width) if layers > 1 else inputs
+        packed = gates * hidden * (widest + width) + spec.proj_size * hidden
+        state = 2 * whole(width) + sum(map(whole, c))
+        if spec.proj_size or spec.cell == "gru_reset_before":
+            state += whole(hidden)
+        if spec.cell == "gru_reset_before":
+            state += 3 * hidden
+        between = 2 * width if layers > 1 and directions == 2 else 0
+        for rows, steps in itertools.product((1, 64), (1, 100)):
+            chunk = max(rows, min(steps * rows, 4096, max(8, 2**19 // (gates * hidden * itemsize))))
+            values = chunk * (gates * hidden + whole(widest)) + rows * state + steps * rows * between
+            stated = (values + (0 if prepared else packed)) * itemsize
+            actual = _core.forward_scratch(spec, steps, rows, False, prepared)
+            assert 0.95 * stated <= actual <= 1.05 * stated + 8192
 
 
 @pytest.mark.parametrize("training", [False, True])
