@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import re
 import statistics
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 
 import conftest
 import fastrnn
+from fastrnn import _core
 
 BENCH = Path(__file__).parents[1] / "bench"
 FILES = [path.stem for path in BENCH.glob("*.py") if path.stem != "plot"]
@@ -254,6 +256,19 @@ def test_what_is_done_survives_an_interruption(bench, effort, case):
     assert not document["complete"]
     assert [entry["cell"] for entry in document["cases"]] == ["lstm"]
     assert document["cases"][0]["results"]["fastrnn"]["peak_share"] > 0
+
+
+def test_ratios(bench, effort):
+    """Each of its kinds of rows, on small shapes: proportions that are none of another kind's."""
+    for row, proportions in [
+        (bench.ratios.of_lengths("gru", 3, 8, effort), 2),
+        (bench.ratios.of_directions("lstm", effort), 1),
+        (bench.ratios.of_a_call("rnn_tanh", effort), 1),
+        (bench.ratios.of_the_peak("lstm", _core.isa(), "float64", effort), 2),
+    ]:
+        title, *figures = row
+        assert title.startswith(("LSTM, ", "GRU, ", "RNN, tanh, "))
+        assert [bool(re.fullmatch(r"\d+(\.\d+)?(| µs|%)", figure)) for figure in figures] == [True, proportions == 2]
 
 
 # ---------------------------------------------------------------------------------------------------- right answers

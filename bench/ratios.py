@@ -1,0 +1,130 @@
+"""What fastrnn's times are to each other: what lengths save, what a second direction and a call cost, and the shares of
+the peak with each instruction set and type.
+
+    python bench/ratios.py
+
+What is set against each other is measured in turns, as in compare.py, and figures are medians. Prints a table for a
+README.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+
+import fastrnn
+import machine
+from fastrnn import _core
+from grid import Case, Shape
+from problem import layer
+from report import CELL_LABELS
+from roofline import Ceiling
+from timing import QUICK, Effort, TakesTurns, Timed, measure
+
+CELLS = ("lstm", "gru", "rnn_tanh")
+STEPS = 100
+Row = tuple[str, str, str]
+
+
+def medians(effort: Effort, **calls: Callable[[], Any] | TakesTurns) -> list[float]:
+    """Seconds a call of each, and a ceiling's rate."""
+    functions = {name: Timed(call, nullcontext) if callable(call) else call for name, call in calls.items()}
+    measure(functions, effort)
+    return [statistics.median(function.readings) for function in functions.values()]
+
+
+def normal(*shape: int, dtype: str = "float32") -> Any:
+    return np.random.default_rng(0).standard_normal(shape).astype(dtype)
+
+
+def square(cell: str, batch: int, hidden: int, dtype: str = "float32") -> Case:
+    return Case(cell, "inference", Shape(batch, hidden, hidden), STEPS, dtype)
+
+
+def train(network: Any, x: Any, lengths: Any = None) -> None:
+    network.backward(network.forward(x, lengths=lengths)[2], x)
+
+
+def of_lengths(cell: str, batch: int, hidden: int, effort: Effort) -> Row:
+    """Lengths uniform in 1 … T over full length, times mean(lengths) / T."""
+    network, x = layer(square(cell, batch, hidden), seed=0), normal(STEPS, batch, hidden)
+    fast, lengths = network.prepare(), np.random.default_rng(0).integers(1, STEPS, batch, endpoint=True)
+    inference, shorter, training, shorter_training = medians(
+        effort,
+        inference=lambda: fast(x),
+        shorter=lambda: fast(x, lengths=lengths),
+        training=lambda: train(network, x),
+        shorter_training=lambda: train(network, x, lengths),
+    )
+    share = lengths.mean() / STEPS
+    title = f"{CELL_LABELS[cell]}, {batch}, {hidden}: lengths uniform in 1 … T, time over the share of full length"
+    return title, f"{shorter / inference / share:.2f}", f"{shorter_training / training / share:.2f}"
+
+
+def of_directions(cell: str, effort: Effort) -> Row:
+    case, x = square(cell, 1, 128), normal(STEPS, 1, 128)
+    single, double = layer(case, seed=0).prepare(), layer(case, seed=0, bidirectional=True).prepare()
+
+    def on(threads: int, network: Any) -> None:
+        fastrnn.set_num_threads(threads)
+        network(x)
+
+    one, two = medians(effort, one=lambda: on(1, single), two=lambda: on(2, double))
+    title = f"{CELL_LABELS[cell]}, 1, 128: both directions on two cores, time over that of one on one"
+    return title, f"{two / one:.2f}", ""
+
+
+def of_a_call(cell: str, effort: Effort) -> Row:
+    fast, x = layer(square(cell, 1, 64), seed=0).prepare(), normal(101, 1, 64)
+    short, long = medians(effort, short=lambda: fast(x[:1]), long=lambda: fast(x))
+    title = f"{CELL_LABELS[cell]}, 1, 64: a prepared call of one step, time over what a step more takes in a longer one"
+    return title, f"{(short - (long - short) / 100) * 1e6:.1f} µs", ""
+
+
+def of_the_peak(cell: str, isa: str, dtype: str, effort: Effort) -> Row:
+    """Of the instruction set's own."""
+    _core.set_isa(isa)
+    case = square(cell, 64, 256, dtype)
+    network, x = layer(case, seed=0), normal(STEPS, 64, 256, dtype=dtype)
+    ceiling = Ceiling(dtype, fastrnn.get_num_threads())
+    inference, training, peak = medians(
+        effort, inference=lambda: network(x), training=lambda: train(network, x), ceiling=ceiling
+    )
+    flops = case.flops(STEPS * 64)
+    title = f"{CELL_LABELS[cell]}, 64, 256: share of the FMA peak, {isa}, {dtype}"
+    return title, f"{flops / inference / peak:.0%}", f"{3 * flops / training / peak:.0%}"
+
+
+def rows(effort: Effort) -> Iterator[Row]:
+    threads = machine.cores()
+    fastrnn.set_num_threads(threads)
+    for shape in ((16, 128), (64, 256), (32, 512)):
+        for cell in CELLS:
+            yield of_lengths(cell, *shape, effort)
+    for cell in CELLS:
+        yield of_directions(cell, effort)
+    fastrnn.set_num_threads(threads)
+    for cell in CELLS:
+        yield of_a_call(cell, effort)
+    for isa in reversed(_core.available_isas()):
+        for dtype in ("float32", "float64"):
+            for cell in CELLS:
+                yield of_the_peak(cell, isa, dtype, effort)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Set fastrnn's times against each other.")
+    parser.add_argument("--quick", action="store_true", help="measure briefly")
+    effort = QUICK if parser.parse_args().quick else Effort()
+    print("| cell, B, H | inference | training |\n|---|---|---|")
+    for row in rows(effort):
+        print(f"| {' | '.join(row)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
