@@ -37,7 +37,7 @@ from grid import Case
 from peers import OURS, REGISTRY, MissingError, load
 from peers.base import Peer
 from problem import Problem, WrongAnswerError
-from roofline import Ceiling
+from roofline import peak
 from timing import QUICK, Effort, Timed, measure
 
 RESULTS = Path(__file__).parent / "results"
@@ -78,18 +78,16 @@ def checked(problem: Problem, peers: dict[str, Peer]) -> tuple[dict[str, Timed],
     return functions, errors
 
 
-def run_case(case: Case, peers: dict[str, Peer], threads: int, effort: Effort) -> dict[str, Any]:
+def run_case(case: Case, peers: dict[str, Peer], threads: int, effort: Effort, best: float = 0.0) -> dict[str, Any]:
     """The case's entry in the results. Raises WrongAnswerError, before anything is timed."""
     problem = Problem.of(case)
     functions, errors = checked(problem, peers)
-    ceiling = Ceiling(case.dtype, threads)
-    measure({"": ceiling, **functions}, effort)
-    peak = statistics.median(ceiling.readings)
+    ceiling = statistics.median(measure(functions, effort, partial(peak, case.dtype, threads, effort), best))
     results = {
-        name: report.result(timed.readings, timed.calls, problem.flops, peak, errors[name])
+        name: report.result(timed.readings, timed.calls, problem.flops, ceiling, errors[name])
         for name, timed in functions.items()
     }
-    return report.case_entry(case, problem.flops, peak, results)
+    return report.case_entry(case, problem.flops, ceiling, results)
 
 
 def compare(
@@ -129,7 +127,8 @@ def compare(
         for number, case in enumerate(chosen, 1):
             elapsed = int(time.monotonic() - before.wall)
             say(f"[{number:>3}/{len(chosen)} {elapsed // 60:>3}:{elapsed % 60:02}] {case}:", end=" ", flush=True)
-            document["cases"].append(run_case(case, peers, threads, effort))
+            best = max((entry["peak"] for entry in document["cases"]), default=0.0)
+            document["cases"].append(run_case(case, peers, threads, effort, best))
             say(report.progress(document, document["cases"][-1]), flush=True)
         document["complete"] = True
     except KeyboardInterrupt:

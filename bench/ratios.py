@@ -13,6 +13,7 @@ import argparse
 import statistics
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,19 +24,19 @@ from fastrnn import _core
 from grid import Case, Shape
 from problem import layer
 from report import CELL_LABELS
-from roofline import Ceiling
-from timing import QUICK, Effort, TakesTurns, Timed, measure
+from roofline import peak
+from timing import QUICK, Effort, Timed, measure
 
 CELLS = ("lstm", "gru", "rnn_tanh")
 STEPS = 100
 Row = tuple[str, str, str]
 
 
-def medians(effort: Effort, **calls: Callable[[], Any] | TakesTurns) -> list[float]:
-    """Seconds a call of each, and a ceiling's rate."""
-    functions = {name: Timed(call, nullcontext) if callable(call) else call for name, call in calls.items()}
-    measure(functions, effort)
-    return [statistics.median(function.readings) for function in functions.values()]
+def medians(effort: Effort, *calls: Callable[[], Any], dtype: str = "float32") -> list[float]:
+    """Seconds a call of each, then the machine's peak."""
+    functions = {str(index): Timed(call, nullcontext) for index, call in enumerate(calls)}
+    peaks = measure(functions, effort, partial(peak, dtype, machine.cores(), effort))
+    return [*(statistics.median(function.readings) for function in functions.values()), statistics.median(peaks)]
 
 
 def normal(*shape: int, dtype: str = "float32") -> Any:
@@ -54,12 +55,12 @@ def of_lengths(cell: str, batch: int, hidden: int, effort: Effort) -> Row:
     """Lengths uniform in 1 … T over full length, times mean(lengths) / T."""
     network, x = layer(square(cell, batch, hidden), seed=0), normal(STEPS, batch, hidden)
     fast, lengths = network.prepare(), np.random.default_rng(0).integers(1, STEPS, batch, endpoint=True)
-    inference, shorter, training, shorter_training = medians(
+    inference, shorter, training, shorter_training, _ = medians(
         effort,
-        inference=lambda: fast(x),
-        shorter=lambda: fast(x, lengths=lengths),
-        training=lambda: train(network, x),
-        shorter_training=lambda: train(network, x, lengths),
+        lambda: fast(x),
+        lambda: fast(x, lengths=lengths),
+        lambda: train(network, x),
+        lambda: train(network, x, lengths),
     )
     share = lengths.mean() / STEPS
     title = f"{CELL_LABELS[cell]}, {batch}, {hidden}: lengths uniform in 1 … T, time over the share of full length"
@@ -74,14 +75,14 @@ def of_directions(cell: str, effort: Effort) -> Row:
         fastrnn.set_num_threads(threads)
         network(x)
 
-    one, two = medians(effort, one=lambda: on(1, single), two=lambda: on(2, double))
+    one, two, _ = medians(effort, lambda: on(1, single), lambda: on(2, double))
     title = f"{CELL_LABELS[cell]}, 1, 128: both directions on two cores, time over that of one on one"
     return title, f"{two / one:.2f}", ""
 
 
 def of_a_call(cell: str, effort: Effort) -> Row:
     fast, x = layer(square(cell, 1, 64), seed=0).prepare(), normal(101, 1, 64)
-    short, long = medians(effort, short=lambda: fast(x[:1]), long=lambda: fast(x))
+    short, long, _ = medians(effort, lambda: fast(x[:1]), lambda: fast(x))
     title = f"{CELL_LABELS[cell]}, 1, 64: a prepared call of one step, time over what a step more takes in a longer one"
     return title, f"{(short - (long - short) / 100) * 1e6:.1f} µs", ""
 
@@ -91,13 +92,10 @@ def of_the_peak(cell: str, isa: str, dtype: str, effort: Effort) -> Row:
     _core.set_isa(isa)
     case = square(cell, 64, 256, dtype)
     network, x = layer(case, seed=0), normal(STEPS, 64, 256, dtype=dtype)
-    ceiling = Ceiling(dtype, fastrnn.get_num_threads())
-    inference, training, peak = medians(
-        effort, inference=lambda: network(x), training=lambda: train(network, x), ceiling=ceiling
-    )
+    inference, training, ceiling = medians(effort, lambda: network(x), lambda: train(network, x), dtype=dtype)
     flops = case.flops(STEPS * 64)
     title = f"{CELL_LABELS[cell]}, 64, 256: share of the FMA peak, {isa}, {dtype}"
-    return title, f"{flops / inference / peak:.0%}", f"{3 * flops / training / peak:.0%}"
+    return title, f"{flops / inference / ceiling:.0%}", f"{3 * flops / training / ceiling:.0%}"
 
 
 def rows(effort: Effort) -> Iterator[Row]:

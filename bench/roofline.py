@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import dataclass, field
 
 import fastrnn
 import machine
@@ -22,23 +21,14 @@ SAMPLES = 5
 SECONDS = 0.2  # each
 
 
-@dataclass
-class Ceiling:
-    """Takes turns with the functions that are timed, in blocks as theirs: it meets the machine in the same state."""
-
-    dtype: str
-    threads: int
-    blocks: int = 0  # to be done
-    readings: list[float] = field(default_factory=list)  # floating-point operations a second of all threads together
-
-    def estimate(self, effort: Effort) -> None:
-        self.blocks = effort.min_blocks
-
-    def block(self, effort: Effort) -> None:
-        time.sleep(effort.pause)
-        if effort.awake_seconds:
-            _core.fma_rate(self.dtype, self.threads, effort.awake_seconds)
-        self.readings.append(_core.fma_rate(self.dtype, self.threads, effort.block_seconds))
+def peak(dtype: str, threads: int, effort: Effort) -> float:
+    """Floating-point operations a second of all threads together, in a block as those of the functions that are timed:
+    it meets the machine in the same state.
+    """
+    time.sleep(effort.pause)
+    if effort.awake_seconds:
+        _core.fma_rate(dtype, threads, effort.awake_seconds)
+    return _core.fma_rate(dtype, threads, effort.block_seconds)
 
 
 def main() -> None:

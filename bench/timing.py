@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Effort:
     seconds: float = 1.0  # of all blocks of one function together, as far as the two limits allow
     pause: float = 0.08  # before each block: the time for the threads of the library before to fall asleep
     awake_seconds: float = 0.003  # untimed calls before each block, at least one: caches and clock rate recover
+    steady: float = 0.9  # share of its best that the machine has to reach for a turn to count
 
     def plan(self, call_seconds: float, slow: bool) -> tuple[int, int]:
         """How many blocks of how many calls."""
@@ -63,15 +64,19 @@ class Timed:
             self.readings.append(_seconds(self.call, self.calls) / self.calls)
 
 
-class TakesTurns(Protocol):
-    blocks: int  # to be done
+def measure(
+    functions: Mapping[str, Timed], effort: Effort, peak: Callable[[], float] | None = None, best: float = 0.0
+) -> list[float]:
+    """Fill in the readings of all functions: one block of each, then the next of each, in alternating order.
 
-    def estimate(self, effort: Effort) -> None: ...
-    def block(self, effort: Effort) -> None: ...
+    Args:
+        peak: what the machine can do now, read before and after each turn of all functions. A turn in which a reading
+            is less than `effort.steady` of the best so far does not count and is repeated, as often as there are turns.
+        best: what it could do before.
 
-
-def measure(functions: Mapping[str, TakesTurns], effort: Effort) -> None:
-    """Fill in the readings of all functions: one block of each, then the next of each, in alternating order."""
+    Returns:
+        The readings of `peak` of the turns that count.
+    """
     for function in functions.values():
         function.estimate(effort)
     collecting = gc.isenabled()
@@ -79,14 +84,26 @@ def measure(functions: Mapping[str, TakesTurns], effort: Effort) -> None:
     gc.disable()
     try:
         turns = max(function.blocks for function in functions.values())
-        for turn in range(turns):
-            order = list(functions.values())[:: -1 if turn % 2 else 1]
+        peaks: list[float] = []
+        turn, repeats = 0, turns
+        while turn < turns:
+            order = [f for f in functions.values() if turn < f.blocks][:: -1 if turn % 2 else 1]
+            before = peak() if peak else 0.0
             for function in order:
-                if turn < function.blocks:
-                    function.block(effort)
+                function.block(effort)
+            after = peak() if peak else 0.0
+            best = max(best, before, after)
+            if min(before, after) < effort.steady * best and repeats > 0:
+                repeats -= 1
+                for function in order:
+                    function.readings.pop()
+                continue
+            peaks += [before, after]
+            turn += 1
     finally:
         if collecting:
             gc.enable()
+    return peaks
 
 
 def _seconds(call: Callable[[], Any], times: int) -> float:

@@ -219,16 +219,24 @@ def test_functions_take_turns(bench, effort):
     assert all(len(function.readings) == 4 for function in functions.values())
 
 
-def test_the_ceiling_takes_turns_too(bench, effort):
-    order = []
-    ceiling = bench.roofline.Ceiling("float32", 1)
-    block = ceiling.block
-    ceiling.block = lambda effort: (order.append("ceiling"), block(effort))
-    timed = bench.timing.Timed(lambda: order.append("call"), nullcontext)
-    bench.timing.measure({"": ceiling, "a": timed}, replace(effort, block_seconds=1e-9))
-    assert order[2:] == 2 * ["ceiling", "call", "call", "call", "call", "ceiling"]
-    assert len(ceiling.readings) == effort.min_blocks
-    assert all(1e8 < reading < 1e13 for reading in ceiling.readings)
+def test_turns_count_where_the_machine_is_steady(bench, effort):
+    effort = replace(effort, block_seconds=1e-9)
+    for peaks, counting in (
+        (8 * [100], 8 * [100]),
+        ([100, 99, 100, 89, 92, 95, 100, 100, 91, 91], [100, 99, 92, 95, 100, 100, 91, 91]),
+        ([50, 50, 100, 100, *6 * [100]], [50, 50, *6 * [100]]),  # nothing better was known
+        ([100, 100, *4 * [60, 60], *3 * [60, 60]], [100, 100, *6 * [60]]),  # there is an end
+    ):
+        timed = bench.timing.Timed(lambda: None, nullcontext)
+        left = iter(peaks)
+        assert bench.timing.measure({"a": timed}, effort, lambda left=left: next(left)) == counting
+        assert len(timed.readings) == timed.blocks == 4
+    left = iter([89, 100, 100, 89, *8 * [91]])
+    assert bench.timing.measure({"a": timed}, effort, lambda: next(left), best=100) == 8 * [91]
+
+
+def test_the_peak_is_one(bench, effort):
+    assert all(1e8 < bench.roofline.peak(dtype, 1, effort) < 1e13 for dtype in ("float32", "float64"))
 
 
 def test_time_is_limited(bench):
