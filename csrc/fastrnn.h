@@ -99,6 +99,7 @@ struct Forward {
   void* c_n;               // (L D, B, H), LSTM only
   std::byte* tape;         // tape_layout().bytes, aligned to 64; null: inference, without dropout
   uint64_t dropout_seed;   // with a tape
+  int threads;             // at most so many of num_threads(); 0: all of them
 };
 
 void forward(const Spec&, const std::vector<LayerWeights>&, const Forward&);
@@ -115,6 +116,10 @@ struct TapeLayout {
   size_t bytes;
 };
 TapeLayout tape_layout(const Spec&, int64_t steps, int64_t rows);  // throws std::bad_alloc if no memory can be so large
+
+// Values a row and step in each of the tape's arrays, in the order they lie there; each begins at a multiple of 64
+// bytes, and what has no values takes no room. For callers who need a tape's size before they know T and B.
+std::vector<int64_t> tape_widths(const Spec&);
 
 // The forward call that wrote the tape, with the same x, h0, c0, lengths, seed and weights, its y unchanged; h_n and
 // c_n are not looked at.
