@@ -75,7 +75,7 @@ def backward(
     tape: Tape, dy: NDArray[Any] | None, dstate: Any
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None, list[NDArray[Any]]]: ...
 
-# Calls on addresses (0: none), for tensors that a framework owns and has checked. Sizes and strides, in elements, are x's.
+# Calls on addresses (0: none), for tensors that a framework owns and has checked; sizes and strides (in elements) of x.
 def tape_widths(spec: Spec) -> list[int]: ...
 def forward_at(
     spec: Spec,

@@ -13,7 +13,7 @@ from torch.nn import Parameter, RNNBase
 from torch.nn.utils.rnn import PackedSequence
 
 from .._spec import gru_cell
-from . import _cells, _eager, _ops, _packed
+from . import _cells, _eager, _ops, _packed, _transforms
 from ._ops import Network
 
 # As they are before anybody patches them.
@@ -177,7 +177,7 @@ class _Recurrent(RNNBase):
             return STOCK[self._kind].forward(self, x, hx)  # raises
         if lengths is not None:
             lengths = _lengths(lengths, x.shape, self.batch_first)
-        if torch.is_autocast_enabled(x.device.type):
+        if torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type):
             return self._autocast(x, hx, states, lengths)
         reason = self._unserved(x, states)
         if reason is not None:
@@ -233,20 +233,12 @@ class _Recurrent(RNNBase):
             return self._stock(x, hx, states, lengths)  # raises, or knows better
         h0, c0 = (*initial, None, None)[:2]
         training = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *states, *weights))
-        y, h_n, c_n, _ = _ops.forward(
-            batch,
-            weights,
-            h0,
-            c0,
-            lengths,
-            _ops.draw_seed() if net.drops else None,
-            net.cell,
-            self.num_layers,
-            self.bidirectional,
-            self.batch_first,
-            net.dropout,
-            training or net.drops,
-        )
+        seed = _ops.draw_seed() if net.drops else None
+        options = net.cell, self.num_layers, self.bidirectional, self.batch_first, net.dropout
+        if not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None:
+            y, h_n, c_n, _ = _transforms.Forward.apply(batch, h0, c0, lengths, seed, options, *weights)
+        else:
+            y, h_n, c_n, _ = _ops.forward(batch, weights, h0, c0, lengths, seed, *options, training or net.drops)
         return self._results(y, (h_n, c_n) if net.has_cell else (h_n,), x.dim() == 3)
 
     def _results(self, y: Tensor, finals: tuple[Tensor, ...], batched: bool) -> Any:

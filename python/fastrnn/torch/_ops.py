@@ -186,7 +186,7 @@ def draw_seed() -> Tensor:
 # -------------------------------------------------------------------------------------------------------- the operators
 
 
-def _network_of(
+def network_of(
     cell: str,
     x: Tensor,
     weights: Sequence[Tensor],
@@ -201,9 +201,9 @@ def _network_of(
     if cell not in _cells.STEPS or each not in (2, 3, 4, 5) or len(weights) != each * count:
         raise ValueError(f"fastrnn: {len(weights)} weights are not those of {num_layers} layers of {cell!r}")
     bias, projected = each > 3, each in (3, 5)
-    output = weights[1].shape[-1]
-    hidden = weights[each - 1].shape[-1] if projected else output
-    sizes = weights[0].shape[-1], hidden, num_layers
+    output = int(weights[1].shape[-1])  # an int where sizes are symbols: a program is compiled for its weights' shapes
+    hidden = int(weights[each - 1].shape[-1]) if projected else output
+    sizes = int(weights[0].shape[-1]), hidden, num_layers
     proj_size = output if projected else 0
     return network(cell, *sizes, bias, batch_first, dropout, bidirectional, proj_size, x.dtype)
 
@@ -265,7 +265,7 @@ def forward(
     training: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """y, h_n, c_n (empty unless an LSTM's) and the tape (empty unless `training`)."""
-    net = _network_of(cell, x, weights, num_layers, bidirectional, batch_first, dropout)
+    net = network_of(cell, x, weights, num_layers, bidirectional, batch_first, dropout)
     weights, h0, c0, lengths, number = _checked(net, x, weights, h0, c0, lengths, seed)
     pointers = [w.data_ptr() for w in weights]
     if training:
@@ -278,7 +278,7 @@ def forward(
 
 @forward.register_fake
 def _(x, weights, h0, c0, lengths, seed, cell, num_layers, bidirectional, batch_first, dropout, training):  # type: ignore[no-untyped-def]
-    net = _network_of(cell, x, weights, num_layers, bidirectional, batch_first, dropout)
+    net = network_of(cell, x, weights, num_layers, bidirectional, batch_first, dropout)
     rows, steps = (x.shape[0], x.shape[1]) if batch_first else (x.shape[1], x.shape[0])
     y = x.new_empty((*x.shape[:2], net.width))
     h_n = x.new_empty(net.state_shape((rows,), net.output))
@@ -307,7 +307,7 @@ def backward(
     need_dx: bool,
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
     """dx (empty unless `need_dx`), dh0, dc0 (empty unless an LSTM's) and the gradients of the weights."""
-    net = _network_of(cell, x, weights, num_layers, bidirectional, batch_first, dropout)
+    net = network_of(cell, x, weights, num_layers, bidirectional, batch_first, dropout)
     weights, h0, c0, lengths, number = _checked(net, x, weights, h0, c0, lengths, seed)
     rows, steps = (x.shape[0], x.shape[1]) if batch_first else (x.shape[1], x.shape[0])
     _check("y", y, (*x.shape[:2], net.width), net.dtype)
@@ -360,7 +360,7 @@ def _(
     dropout,
     need_dx,
 ):  # type: ignore[no-untyped-def]
-    net = _network_of(cell, x, weights, num_layers, bidirectional, batch_first, dropout)
+    net = network_of(cell, x, weights, num_layers, bidirectional, batch_first, dropout)
     rows = x.shape[0] if batch_first else x.shape[1]
     dx = x.new_empty(x.shape if need_dx else 0)
     dh0 = x.new_empty(net.state_shape((rows,), net.output))
@@ -400,49 +400,62 @@ def _backward_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]
 
 
 def _backward_gradient(ctx: Any, ddx: Tensor | None, ddh0: Any, ddc0: Any, ddweights: Any) -> tuple[Any, ...]:
-    """Second derivatives: those of the network in PyTorch's own operators, from the inputs."""
     x, h0, c0, lengths, seed, dy, dh_n, dc_n, *weights = ctx.saved_tensors
-    further = torch.is_grad_enabled()  # third derivatives are wanted, too
-    with torch.enable_grad():
-        # Aliases: the derivative is to see each input as independent of the others.
-        inputs = [None if t is None else t.view_as(t) for t in (x, h0, c0, *weights)]
-        inputs = [t if t is None or t.requires_grad else t.detach().requires_grad_() for t in inputs]
-        x, h0, c0, *weights = inputs
-        net = _network_of(ctx.options[0], x, weights, *ctx.options[1:])
-        results = differentiable(net, x, weights, h0, c0, lengths, seed)
-        outward = [None if d is None else d.view_as(d) for d in (dy, dh_n, dc_n)]
-        outward = [d if d is None or d.requires_grad else d.detach().requires_grad_() for d in outward]
-        pairs = [(r, d) for r, d in zip(results, outward, strict=False) if d is not None]
-        sources = [t for t in inputs if t is not None]
-        first = torch.autograd.grad(
-            [r for r, _ in pairs], sources, [d for _, d in pairs], create_graph=True, allow_unused=True
-        )
-        derived = dict(zip((id(t) for t in sources), first, strict=True))
-        wanted = [
-            (x, ddx if ctx.need_dx else None),
-            (h0, ddh0),
-            (c0, ddc0),
-            *zip(weights, ddweights or [], strict=False),
-        ]
-        second = [(derived[id(t)], dd) for t, dd in wanted if t is not None and dd is not None]
-        second = [(g, dd) for g, dd in second if g is not None and g.requires_grad]
-        arguments = [*sources, *(d for d in outward if d is not None)]
-        if second:
-            found = torch.autograd.grad(
-                [g for g, _ in second],
-                arguments,
-                [dd for _, dd in second],
-                create_graph=further,
-                allow_unused=True,
-            )
-        else:
-            found = (None,) * len(arguments)
-    of = dict(zip((id(t) for t in arguments), found, strict=True))
-    dx, dh0, dc0, *dweights = (None if t is None else of[id(t)] for t in inputs)
-    return (dx, list(dweights), dh0, dc0, None, None, None, None, *(of.get(id(d)) for d in outward)) + (None,) * 6
+    net = network_of(ctx.options[0], x, weights, *ctx.options[1:])
+    given = x, h0, c0, dy, dh_n, dc_n
+    dx, dh0, dc0, *outward, dweights = second_derivatives(
+        net, weights, lengths, seed, given, (ddx if ctx.need_dx else None, ddh0, ddc0), ddweights
+    )
+    none_of = [None if t is None else d for t, d in zip(given, (dx, dh0, dc0, *outward), strict=True)]
+    return none_of[0], dweights, *none_of[1:3], None, None, None, None, *none_of[3:], *(None,) * 6
 
 
 backward.register_autograd(_backward_gradient, setup_context=_backward_context)
+
+
+def second_derivatives(
+    net: Network,
+    weights: Sequence[Tensor],
+    lengths: Tensor | None,
+    seed: Tensor | None,
+    given: tuple[Tensor | None, ...],
+    dd: tuple[Tensor | None, ...],
+    ddweights: Sequence[Tensor | None] | None,
+) -> tuple[Any, ...]:
+    """The backward pass's own: of the network in PyTorch's operators, from its inputs.
+
+    Args:
+        given: x, h0, c0, dy, dh_n, dc_n.
+        dd, ddweights: the loss's derivatives with respect to dx, dh0, dc0 and those of the weights.
+
+    Returns:
+        The loss's derivatives with respect to those given, and a list of those with respect to the weights.
+    """
+    x, *others = given
+    assert x is not None
+    rows = x.shape[0 if net.batch_first else 1]
+    h_shape, c_shape = net.state_shape((rows,), net.output), net.state_shape((rows,), net.hidden)
+    shapes = [h_shape, c_shape, (*x.shape[:2], net.width), h_shape, c_shape]
+    h0, c0, dy, dh_n, dc_n = (x.new_zeros(s) if t is None else t for t, s in zip(others, shapes, strict=True))
+    inputs = (x, h0, *([c0] if net.has_cell else []), *weights)
+    outward = (dy, dh_n, *([dc_n] if net.has_cell else []))
+    wanted = [*dd[: 2 + net.has_cell], *(ddweights or [None] * len(weights))]
+
+    def results_of(*inputs: Tensor) -> tuple[Tensor, ...]:
+        x, h0, *others = inputs
+        c0 = others.pop(0) if net.has_cell else None
+        return differentiable(net, x, others, h0, c0, lengths, seed)
+
+    def first(*arguments: Tensor) -> Any:
+        inputs, outward = arguments[: -2 - net.has_cell], arguments[-2 - net.has_cell :]
+        return torch.func.vjp(results_of, *inputs)[1](outward)
+
+    derivatives, pull = torch.func.vjp(first, *inputs, *outward)
+    found = pull(tuple(torch.zeros_like(d) if w is None else w for d, w in zip(derivatives, wanted, strict=True)))
+    dx, dh0, *rest = found
+    dc0, rest = (rest[0], rest[1:]) if net.has_cell else (None, rest)
+    dweights, ends = rest[: len(weights)], rest[len(weights) :]
+    return dx, dh0, dc0, *ends, *([] if net.has_cell else [None]), list(dweights)
 
 
 def differentiable(
@@ -474,3 +487,53 @@ def differentiable(
         **net.arguments,
     )
     return (y.transpose(0, 1) if net.batch_first else y), *finals
+
+
+# ----------------------------------------------------------------------------------------------------------------- vmap
+
+
+def _for_each(op: Any, info: Any, in_dims: tuple[Any, ...], args: tuple[Any, ...]) -> tuple[Any, Any]:
+    """The operator on each slice, one after the other: each has weights, a tape or gradients of its own."""
+
+    def slice_of(value: Any, dim: Any, index: int) -> Any:
+        if isinstance(value, (list, tuple)) and isinstance(dim, (list, tuple)):
+            return [slice_of(v, d, index) for v, d in zip(value, dim, strict=True)]
+        return value if dim is None else value.select(dim, index)
+
+    results = [
+        op(*(slice_of(value, dim, index) for value, dim in zip(args, in_dims, strict=True)))
+        for index in range(info.batch_size)
+    ]
+    stacked = [
+        [torch.stack(each) for each in zip(*parts, strict=True)] if isinstance(parts[0], list) else torch.stack(parts)
+        for parts in zip(*results, strict=True)
+    ]
+    return tuple(stacked), tuple([0] * len(s) if isinstance(s, list) else 0 for s in stacked)
+
+
+@forward.register_vmap
+def _(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
+    x, weights, h0, c0, lengths, seed, *options, batch_first, dropout, training = args
+    x_dim, weight_dims, h_dim, c_dim, length_dim, *_ = in_dims
+    if training or any(dim is not None for dim in weight_dims):
+        return _for_each(forward, info, in_dims, args)
+
+    def fold(value: Tensor | None, dim: int | None, rows: int) -> Tensor | None:
+        """More rows in one batch, at this axis."""
+        if value is None:
+            return None
+        many = value.unsqueeze(rows).expand(*value.shape[:rows], info.batch_size, *value.shape[rows:])
+        many = many if dim is None else value.movedim(dim, rows)
+        return many.flatten(rows, rows + 1)
+
+    axis = 0 if batch_first else 1
+    folded = fold(x, x_dim, axis), weights, fold(h0, h_dim, 1), fold(c0, c_dim, 1), fold(lengths, length_dim, 0)
+    y, h_n, c_n, tape = forward(*folded, seed, *options, batch_first, dropout, training)
+    y, h_n = (t.unflatten(a, (info.batch_size, -1)) for t, a in ((y, axis), (h_n, 1)))
+    c_n, c_axis = (c_n.unflatten(1, (info.batch_size, -1)), 1) if c_n.dim() == 3 else (c_n, None)
+    return (y, h_n, c_n, tape), (axis, 1, c_axis, None)
+
+
+@backward.register_vmap
+def _(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
+    return _for_each(backward, info, in_dims, args)
