@@ -209,17 +209,10 @@ class _Recurrent(RNNBase):
                 return f"a tensor of {type(tensor).__name__}"
         return None
 
-    def _fits(self, net: Network, x: Tensor, states: tuple[Tensor, ...]) -> bool:
-        """Whether the shapes and types of a batch are right."""
-        rows = x.shape[0 if self.batch_first else 1]
-        widths = (net.output, net.hidden) if net.has_cell else (net.output,)
-        return (
-            x.shape[-1] == net.input
-            and all(t.dtype == net.dtype and t.device == x.device for t in (x, *states, *self._weights()))
-            and all(w.shape == shape for w, shape in zip(self._weights(), net.shapes, strict=True))
-            and len(states) in (0, len(widths))
-            and all(s.shape == (net.states, rows, width) for s, width in zip(states, widths, strict=False))
-        )
+    def _state_shapes(self, rows: Any) -> list[tuple[Any, ...]]:
+        """Of h and, in an LSTM, c."""
+        widths = [self.proj_size or self.hidden_size] + [self.hidden_size] * (self._kind == "LSTM")
+        return [(self.num_layers * (1 + self.bidirectional), rows, width) for width in widths]
 
     def _traced(self, x: Tensor, hx: Any, states: tuple[Tensor, ...], lengths: Tensor | None) -> Any:
         """The kernels as operators."""
@@ -228,18 +221,24 @@ class _Recurrent(RNNBase):
         if x.dim() == 2:
             batch, initial = x.unsqueeze(axis), tuple(s.unsqueeze(1) for s in states)
         weights = self._weights()
-        net = self._network(weights[0].dtype)
-        if not self._fits(net, batch, initial):
+        shapes = self._state_shapes(batch.shape[axis])
+        if (
+            batch.shape[-1] != self.input_size
+            or any(t.dtype != weights[0].dtype or t.device != weights[0].device for t in (x, *states))
+            or len(states) not in (0, len(shapes))
+            or any(tuple(s.shape) != shape for s, shape in zip(initial, shapes, strict=False))
+        ):
             return self._stock(x, hx, states, lengths)  # raises, or knows better
         h0, c0 = (*initial, None, None)[:2]
-        training = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *states, *weights))
-        seed = _ops.draw_seed() if net.drops else None
-        options = net.cell, self.num_layers, self.bidirectional, self.batch_first, net.dropout
+        drops = self.training and self.dropout > 0 and self.num_layers > 1
+        seed = _ops.draw_seed() if drops else None
+        options = self._cell(), self.num_layers, self.bidirectional, self.batch_first, self.dropout if drops else 0.0
         if not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None:
-            y, h_n, c_n, _ = _transforms.Forward.apply(batch, h0, c0, lengths, seed, options, *weights)
+            y, *finals, _ = _transforms.Forward.apply(batch, h0, c0, lengths, seed, options, *weights)
         else:
-            y, h_n, c_n, _ = _ops.forward(batch, weights, h0, c0, lengths, seed, *options, training or net.drops)
-        return self._results(y, (h_n, c_n) if net.has_cell else (h_n,), x.dim() == 3)
+            tape = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *states, *weights))
+            y, *finals, _ = _ops.forward(batch, weights, h0, c0, lengths, seed, *options, tape or drops)
+        return self._results(y, tuple(finals[: len(shapes)]), x.dim() == 3)
 
     def _results(self, y: Tensor, finals: tuple[Tensor, ...], batched: bool) -> Any:
         if not batched:
@@ -253,11 +252,8 @@ class _Recurrent(RNNBase):
             return STOCK[self._kind].forward(self, x, hx)
         axis = 0 if self.batch_first else 1
         batch = x if x.dim() == 3 else x.unsqueeze(axis)
-        rows = batch.shape[axis]
-        widths = [self.proj_size or self.hidden_size] + [self.hidden_size] * (self._kind == "LSTM")
-        depth = self.num_layers * (1 + self.bidirectional)
         initial = tuple(s if x.dim() == 3 else s.unsqueeze(1) for s in states)
-        initial = initial or tuple(batch.new_zeros((depth, rows, width)) for width in widths)
+        initial = initial or tuple(batch.new_zeros(shape) for shape in self._state_shapes(batch.shape[axis]))
         self._update_flat_weights()
         self.check_forward_args(batch, initial if self._kind == "LSTM" else initial[0], None)
         y, finals = _cells.run(
