@@ -2,8 +2,6 @@
 // the results, and hands over where they lie. 0 stands for what is absent.
 #include "bindings.h"
 
-#include <memory>
-
 namespace fastrnn::python {
 namespace {
 
@@ -34,14 +32,6 @@ void fill(Forward& call, const Network& net, int threads, Address x, const Shape
   call.lengths = static_cast<const int64_t*>(pointer(lengths));
   call.h0 = pointer(h0), call.c0 = pointer(c0);
   call.y = contiguous(net, e, y, net.width());
-}
-
-void infer(const Prepared& prepared, int threads, Address x, const Shape& shape, const Shape& strides, Address lengths,
-           Address h0, Address c0, Address y, Address h_n, Address c_n) {
-  Forward call{};
-  fill(call, prepared.net(), threads, x, shape, strides, lengths, h0, c0, y);
-  call.h_n = pointer(h_n), call.c_n = pointer(c_n);
-  call_forward(prepared.net(), prepared.packed(), call);
 }
 
 void run_forward(const Network& net, const std::vector<Address>& weights, int threads, Address x, const Shape& shape,
@@ -77,12 +67,14 @@ void run_backward(const Network& net, const std::vector<Address>& weights, int t
 
 void define_addresses(py::module_& m) {
   m.def("tape_widths", [](const Network& net) { return tape_widths(net); });
-  m.def("prepare_at", [](const Network& net, const std::vector<Address>& weights) {
-    return std::make_unique<Prepared>(net, by_layer<LayerWeights>(net, pointers(weights)));
-  });
-  m.def("infer_at", &infer);
   m.def("forward_at", &run_forward);
   m.def("backward_at", &run_backward);
+  m.def("use_openmp", [](Address parallel, Address thread_num, Address num_threads, Address in_parallel) {
+    use_openmp({reinterpret_cast<decltype(OpenMP::parallel)>(parallel),
+                reinterpret_cast<decltype(OpenMP::thread_num)>(thread_num),
+                reinterpret_cast<decltype(OpenMP::num_threads)>(num_threads),
+                reinterpret_cast<decltype(OpenMP::in_parallel)>(in_parallel)});
+  });
 }
 
 }  // namespace fastrnn::python

@@ -144,6 +144,18 @@ size_t backward_scratch(const Spec&, int64_t steps, int64_t rows);
 int num_threads();
 void set_num_threads(int threads);  // at least 1
 
+// The threads of an OpenMP runtime that the process has loaded, by its functions GOMP_parallel, omp_get_thread_num,
+// omp_get_num_threads and omp_in_parallel. Once they are given, calls run on these threads and not on the core's own:
+// a library that computes with OpenMP keeps its idle threads spinning for a while, on the cores that ours would want.
+// In a child after fork(), which OpenMP's threads do not survive, calls have the core's own again.
+struct OpenMP {
+  void (*parallel)(void (*body)(void*), void* context, unsigned threads, unsigned flags);
+  int (*thread_num)();
+  int (*num_threads)();
+  int (*in_parallel)();
+};
+void use_openmp(const OpenMP&);
+
 // The instruction set of later calls: FASTRNN_ISA, or the best that this machine can run.
 Isa isa();
 void set_isa(Isa);  // one of available_isas()

@@ -16,8 +16,10 @@ except ModuleNotFoundError as error:
 
 from ._modules import GRU, LSTM, RNN
 from ._swap import Replaced, patch, replace_
+from ._threads import share as _share
 
 del _torch
+_share()
 
 for _public in (GRU, LSTM, RNN, Replaced, patch, replace_):
     _public.__module__ = __name__  # where users find them; pickles say so
