@@ -70,7 +70,7 @@ class _Recurrent(RNNBase):
         """Those that are in place now: parametrizations, pruning and `functional_call` replace them."""
         parameters = self._parameters
         try:
-            return [parameters[name] for name in self._flat_weights_names]  # type: ignore[misc]
+            return [parameters[name] for name in self._flat_weights_names]
         except KeyError:
             return [getattr(self, name) for name in self._flat_weights_names]
 
@@ -304,11 +304,17 @@ class _Recurrent(RNNBase):
             result = STOCK[self._kind].forward(self, packed, hx)
             _warn_once(self._kind, reason)
             return result
-        padding = _packed.Padding.of(batch_sizes, self.batch_first)
         if hx is not None:
             hx = self.permute_hidden(hx, sorted_indices)
-        y, finals = self.forward(padding.pad(data), hx, lengths=padding.lengths)
-        y = PackedSequence(padding.unpad(y), batch_sizes, sorted_indices, unsorted_indices)
+        if int(batch_sizes[0]) == int(batch_sizes[-1]):  # all of one length: the rows lie as in a batch
+            axes = data.unflatten(0, (len(batch_sizes), -1))
+            y, finals = self.forward(axes.transpose(0, 1) if self.batch_first else axes, hx)
+            output = (y.transpose(0, 1) if self.batch_first else y).flatten(0, 1)
+        else:
+            padding = _packed.Padding.of(batch_sizes, self.batch_first)
+            y, finals = self.forward(padding.pad(data), hx, lengths=padding.lengths)
+            output = padding.unpad(y)
+        y = PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices)
         return y, self.permute_hidden(finals, unsorted_indices)
 
     def __prepare_scriptable__(self) -> torch.nn.Module:

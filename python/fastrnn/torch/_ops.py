@@ -277,9 +277,10 @@ def forward(
 
 
 @forward.register_fake
-def _(x, weights, h0, c0, lengths, seed, cell, num_layers, bidirectional, batch_first, dropout, training):  # type: ignore[no-untyped-def]
-    net = network_of(cell, x, weights, num_layers, bidirectional, batch_first, dropout)
-    rows, steps = (x.shape[0], x.shape[1]) if batch_first else (x.shape[1], x.shape[0])
+def _(x: Tensor, weights: Sequence[Tensor], h0: Any, c0: Any, lengths: Any, seed: Any, *options: Any) -> Any:
+    *described, training = options
+    net = network_of(described[0], x, weights, *described[1:])
+    rows, steps = (x.shape[0], x.shape[1]) if net.batch_first else (x.shape[1], x.shape[0])
     y = x.new_empty((*x.shape[:2], net.width))
     h_n = x.new_empty(net.state_shape((rows,), net.output))
     c_n = x.new_empty(net.state_shape((rows,), net.hidden) if net.has_cell else 0)
@@ -341,27 +342,10 @@ def backward(
 
 
 @backward.register_fake
-def _(
-    x,
-    weights,
-    h0,
-    c0,
-    lengths,
-    seed,
-    y,
-    tape,
-    dy,
-    dh_n,
-    dc_n,
-    cell,
-    num_layers,
-    bidirectional,
-    batch_first,
-    dropout,
-    need_dx,
-):  # type: ignore[no-untyped-def]
-    net = network_of(cell, x, weights, num_layers, bidirectional, batch_first, dropout)
-    rows = x.shape[0] if batch_first else x.shape[1]
+def _(x: Tensor, weights: Sequence[Tensor], *others: Any) -> Any:
+    cell, *options, need_dx = others[9:]
+    net = network_of(cell, x, weights, *options)
+    rows = x.shape[0 if net.batch_first else 1]
     dx = x.new_empty(x.shape if need_dx else 0)
     dh0 = x.new_empty(net.state_shape((rows,), net.output))
     dc0 = x.new_empty(net.state_shape((rows,), net.hidden) if net.has_cell else 0)
@@ -458,6 +442,26 @@ def second_derivatives(
     return dx, dh0, dc0, *ends, *([] if net.has_cell else [None]), list(dweights)
 
 
+def kept(seed: Tensor, layer: int, probability: float, shape: Sequence[Any]) -> Tensor:
+    """As `fastrnn._dropout.kept`: which elements of a layer's input, (T, B, W), the kernels keep."""
+
+    def signed(number: int) -> int:
+        return number - 2**64 if number >= 2**63 else number
+
+    def shifted(z: Tensor, bits: int) -> Tensor:
+        return (z >> bits) & (2 ** (64 - bits) - 1)  # what comes in from the left is 0 in unsigned numbers
+
+    def splitmix64(z: Tensor) -> Tensor:
+        z = z + signed(0x9E3779B97F4A7C15)
+        z = (z ^ shifted(z, 30)) * signed(0xBF58476D1CE4E5B9)
+        z = (z ^ shifted(z, 27)) * signed(0x94D049BB133111EB)
+        return z ^ shifted(z, 31)
+
+    steps, rows, width = shape
+    position = torch.arange(steps * rows * width).view(steps, rows, width)
+    return shifted(splitmix64(position + splitmix64(splitmix64(seed) + layer)), 40) >= int(probability * 2**24)
+
+
 def differentiable(
     net: Network,
     x: Tensor,
@@ -474,8 +478,8 @@ def differentiable(
         initial.append(x.new_zeros(net.state_shape((rows,), net.hidden)) if c0 is None else c0)
 
     def dropout(inputs: Tensor, layer: int) -> Tensor:
-        kept = _dropout.kept(0 if seed is None else int(seed), layer, net.dropout, tuple(inputs.shape))
-        return inputs * torch.from_numpy(kept) * _dropout.scale(net.dropout)
+        assert seed is not None
+        return inputs * kept(seed, layer, net.dropout, inputs.shape) * _dropout.scale(net.dropout)
 
     y, finals = _cells.run(
         net.cell,
@@ -483,7 +487,7 @@ def differentiable(
         tuple(initial),
         weights,
         lengths=lengths,
-        dropout=dropout if net.drops else None,
+        dropout=dropout if net.drops and seed is not None else None,
         **net.arguments,
     )
     return (y.transpose(0, 1) if net.batch_first else y), *finals
