@@ -27,6 +27,7 @@ void fill(Forward& call, const Network& net, int threads, Address x, const Shape
           Address lengths, Address h0, Address c0, Address y) {
   const Extent e = extent_of(net, shape);
   call.threads = threads;
+  call.on_openmp = true;
   call.steps = e.steps, call.rows = e.rows;
   call.x = strided(net, e, pointer(x), shape, strides);
   call.lengths = static_cast<const int64_t*>(pointer(lengths));

@@ -100,6 +100,7 @@ struct Forward {
   std::byte* tape;         // tape_layout().bytes, aligned to 64; null: inference, without dropout
   uint64_t dropout_seed;   // with a tape
   int threads;             // at most so many of num_threads(); 0: all of them
+  bool on_openmp;          // on the threads of use_openmp()
 };
 
 void forward(const Spec&, const std::vector<LayerWeights>&, const Forward&);
@@ -145,9 +146,9 @@ int num_threads();
 void set_num_threads(int threads);  // at least 1
 
 // The threads of an OpenMP runtime that the process has loaded, by its functions GOMP_parallel, omp_get_thread_num,
-// omp_get_num_threads and omp_in_parallel. Once they are given, calls run on these threads and not on the core's own:
-// a library that computes with OpenMP keeps its idle threads spinning for a while, on the cores that ours would want.
-// In a child after fork(), which OpenMP's threads do not survive, calls have the core's own again.
+// omp_get_num_threads and omp_in_parallel. A library that computes with OpenMP keeps its idle threads spinning for a
+// while, on the cores that the core's own would want; calls between its own can say that they run on the same threads.
+// In a child after fork(), which OpenMP's threads do not survive, all calls have the core's own.
 struct OpenMP {
   void (*parallel)(void (*body)(void*), void* context, unsigned threads, unsigned flags);
   int (*thread_num)();

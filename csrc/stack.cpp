@@ -200,7 +200,7 @@ void run_forward(const Spec& spec, const Kernels<T>& k, const std::vector<LayerW
   const int64_t B = call.rows, H = spec.hidden_size, P = spec.output_size(), D = spec.directions();
   const Problem what = problem(spec, k, call.steps, B, false);
   Plan way = plan(what, allowed_threads(call));
-  Lease lease(way.threads(), way.insists);
+  Lease lease(way.threads(), way.insists, call.on_openmp);
   if (lease.threads() < way.threads()) way = plan(what, lease.threads());
 
   const size_t bytes = ForwardMemory<T>(spec, k, way, call, training, packed, nullptr).bytes;
@@ -308,7 +308,7 @@ void run_backward(const Spec& spec, const Kernels<T>& k, const std::vector<Layer
   const int64_t B = call.rows, H = spec.hidden_size, P = spec.output_size(), D = spec.directions();
   const Problem what = problem(spec, k, call.steps, B, true);
   Plan way = plan(what, allowed_threads(call));
-  Lease lease(way.threads(), way.insists);
+  Lease lease(way.threads(), way.insists, call.on_openmp);
   if (lease.threads() < way.threads()) way = plan(what, lease.threads());
 
   const size_t bytes = BackwardMemory<T>(spec, k, way, call, nullptr).bytes;

@@ -311,14 +311,15 @@ void Barrier::wait() {
   spin_until([&] { return round_.load(std::memory_order_acquire) != round; });
 }
 
-Lease::Lease(int wanted, bool insists) : threads_(1) {
+Lease::Lease(int wanted, bool insists, bool on_openmp) : threads_(1) {
   wanted = std::min(wanted, num_threads());
   if (wanted <= 1) return;
   Pool& workers = current_pool();
   if ((!insists && workers.judge().crowded()) || !workers.try_acquire()) return;
   holds_pool_ = true;
-  if (const OpenMP* host = openmp.load()) {
-    threads_ = host->in_parallel() ? 1 : wanted;
+  if (on_openmp) openmp_ = openmp.load();
+  if (openmp_) {
+    threads_ = openmp_->in_parallel() ? 1 : wanted;
   } else {
     threads_ = std::min(wanted, workers.grow(wanted - 1) + 1);
   }
@@ -337,8 +338,8 @@ void Lease::run(int count, void (*body)(void*, int), void* context) {
   Pool& workers = current_pool();
   const auto start = Clock::now();
   const Clock::rep before = stalled.load(std::memory_order_relaxed);
-  if (const OpenMP* host = openmp.load()) {
-    run_on(*host, count, {body, context});
+  if (openmp_) {
+    run_on(*openmp_, count, {body, context});
   } else {
     workers.run(count, {body, context});
   }

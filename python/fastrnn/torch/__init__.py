@@ -12,7 +12,9 @@ in fastrnn, the kernels count denormal numbers as zero.
 try:
     import torch as _torch
 except ModuleNotFoundError as error:
-    raise ImportError("fastrnn.torch needs PyTorch: pip install 'fastrnn[torch]'") from error
+    if error.name != "torch":
+        raise
+    raise ModuleNotFoundError("fastrnn.torch needs PyTorch: pip install 'fastrnn[torch]'", name="torch") from error
 
 from ._modules import GRU, LSTM, RNN
 from ._swap import Replaced, patch, replace_

@@ -27,6 +27,12 @@ _CONFIG = _SIZES | {"bias", "batch_first", "dropout", "bidirectional", "mode", "
 _warned: set[str] = set()
 
 
+@torch.compiler.disable
+def _stock_lstm(module: Any, x: Tensor, hx: Any) -> Any:
+    """The compiler cannot take oneDNN's LSTM into its graph: it breaks there, as it does for `torch.nn.LSTM` itself."""
+    return STOCK["LSTM"].forward(module, x, hx)
+
+
 class _Recurrent(RNNBase):
     """What the three classes have in common.
 
@@ -249,7 +255,7 @@ class _Recurrent(RNNBase):
         """PyTorch's own operator; in others of its operators what it has none for."""
         forward_mode = torch.autograd.forward_ad._current_level >= 0
         if lengths is None and self._cell() in _WITH_OPERATOR and not forward_mode:
-            return STOCK[self._kind].forward(self, x, hx)
+            return _stock_lstm(self, x, hx) if self._kind == "LSTM" else STOCK[self._kind].forward(self, x, hx)
         axis = 0 if self.batch_first else 1
         batch = x if x.dim() == 3 else x.unsqueeze(axis)
         initial = tuple(s if x.dim() == 3 else s.unsqueeze(1) for s in states)
