@@ -22,7 +22,8 @@ class Barrier {
   alignas(64) std::atomic<unsigned> round_{0};
 };
 
-// The right to use the pool, or OpenMP's threads in its place. One caller at a time has it; another that comes meanwhile works on its own thread alone.
+// The right to use the pool, or OpenMP's threads in its place. One caller at a time has it; another that comes
+// meanwhile works on its own thread alone.
 //
 // Threads meet at the end of a call, many also at each step. Where other programs want the same cores, one that has to
 // wait for its turn holds up all others, and one thread alone is faster: that is what a lease has for a while after
