@@ -67,15 +67,22 @@ void run_backward(const Network& net, const std::vector<Address>& weights, int t
 }  // namespace
 
 void define_addresses(py::module_& m) {
-  m.def("tape_widths", [](const Network& net) { return tape_widths(net); });
-  m.def("forward_at", &run_forward);
-  m.def("backward_at", &run_backward);
-  m.def("use_openmp", [](Address parallel, Address thread_num, Address num_threads, Address in_parallel) {
-    use_openmp({reinterpret_cast<decltype(OpenMP::parallel)>(parallel),
-                reinterpret_cast<decltype(OpenMP::thread_num)>(thread_num),
-                reinterpret_cast<decltype(OpenMP::num_threads)>(num_threads),
-                reinterpret_cast<decltype(OpenMP::in_parallel)>(in_parallel)});
-  });
+  using namespace py::literals;
+  m.def("tape_widths", [](const Network& net) { return tape_widths(net); }, "spec"_a);
+  m.def("forward_at", &run_forward, "spec"_a, "weights"_a, "threads"_a, "x"_a, "sizes"_a, "strides"_a, "lengths"_a,
+        "h0"_a, "c0"_a, "y"_a, "h_n"_a, "c_n"_a, "tape"_a, "dropout_seed"_a);
+  m.def("backward_at", &run_backward, "spec"_a, "weights"_a, "threads"_a, "x"_a, "sizes"_a, "strides"_a, "lengths"_a,
+        "h0"_a, "c0"_a, "y"_a, "tape"_a, "dropout_seed"_a, "dy"_a, "dh_n"_a, "dc_n"_a, "dx"_a, "dh0"_a, "dc0"_a,
+        "gradients"_a);
+  m.def(
+      "use_openmp",
+      [](Address parallel, Address thread_num, Address num_threads, Address in_parallel) {
+        use_openmp({reinterpret_cast<decltype(OpenMP::parallel)>(parallel),
+                    reinterpret_cast<decltype(OpenMP::thread_num)>(thread_num),
+                    reinterpret_cast<decltype(OpenMP::num_threads)>(num_threads),
+                    reinterpret_cast<decltype(OpenMP::in_parallel)>(in_parallel)});
+      },
+      "parallel"_a, "thread_num"_a, "num_threads"_a, "in_parallel"_a);
 }
 
 }  // namespace fastrnn::python
