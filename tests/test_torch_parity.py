@@ -111,12 +111,32 @@ def test_lengths_of_one_sequence():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_empty(kind):
-    """torch.nn refuses no steps; no rows it takes."""
-    stock, ours = twins(kind, 3, 4)
+    """No rows are taken, no steps are refused."""
+    stock, ours = twins(kind, 3, 4, 2)
     for module in (stock, ours):
-        output, hidden = module(torch.zeros(5, 0, 3))
+        x = torch.zeros(5, 0, 3, requires_grad=True)
+        output, hidden = module(x)
         assert output.shape == (5, 0, 4)
-        assert as_tuple(hidden)[0].shape == (1, 0, 4)
+        assert as_tuple(hidden)[0].shape == (2, 0, 4)
+        with pytest.raises(RuntimeError, match="Expected sequence length to be larger than 0 in RNN"):
+            module(torch.zeros(0, 2, 3))
+    for gradient in torch.autograd.grad(output.sum(), [x, *ours.parameters()]):
+        assert not gradient.any()
+    output, hidden = ours(torch.zeros(5, 2, 3), lengths=[0, 0])
+    assert not output.any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_default_device(kind):
+    """What a program sets for new tensors is not for a call's results."""
+    ours = OURS[kind](3, 4, 2, dropout=0.5)
+    x, packed = torch.randn(5, 2, 3), torch.nn.utils.rnn.pack_sequence([torch.randn(4, 3), torch.randn(2, 3)])
+    with torch.device("meta"):
+        output, hidden = ours(x)
+        loss = output.sum() + ours(packed)[0].data.sum() + ours(x, lengths=[2, 5])[0].sum()
+        gradients = torch.autograd.grad(loss, list(ours.parameters()), create_graph=True)
+        torch.autograd.grad(gradients[1].sum(), ours.weight_hh_l0)
+    assert output.device.type == as_tuple(hidden)[0].device.type == gradients[0].device.type == "cpu"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -132,6 +152,23 @@ def test_strides(kind):
     ):
         assert_same("forward", flat(ours(x, state)), flat(stock(x, state)), 7, 14)
         assert_same("backward", gradients(ours, x, None), gradients(stock, x, None), 7, 14)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_views_with_the_other_sign(kind):
+    """The imaginary part of a conjugate is memory to be negated: as input, state and gradient."""
+    stock, ours = twins(kind, 3, 4, dtype=torch.float64)
+    x = torch.randn(5, 2, 3, dtype=torch.complex128).conj().imag
+    state = as_state([torch.randn(1, 2, 4, dtype=torch.complex128).conj().imag] * (1 + (kind == "LSTM")))
+    assert x.is_neg()
+    results = []
+    for module in (ours, stock):
+        y = module(x, state)[0]
+        dy = torch.linspace(-1, 1, y.numel(), dtype=torch.float64).view_as(y)
+        negated = torch.complex(dy, -dy).conj().imag  # dy, once it is resolved
+        assert negated.is_neg()
+        results.append([y, *torch.autograd.grad(y, list(module.parameters()), negated)])
+    assert_same("forward", *results, 7, 5)
 
 
 # ------------------------------------------------------------------------------------------------------------ dropout

@@ -75,7 +75,20 @@ def _through_operator(
         h0, c0, dh_n, dc_n = (None if t is None else t.unsqueeze(1) for t in (h0, c0, dh_n, dc_n))
     numbers = net.arguments["num_layers"], net.arguments["bidirectional"], net.batch_first, net.dropout
     dx, dh0, dc0, dweights = _ops.backward(
-        x, weights, h0, c0, lengths, torch.tensor([seed]), y, tape, dy, dh_n, dc_n, net.cell, *numbers, need_dx
+        x,
+        weights,
+        h0,
+        c0,
+        lengths,
+        torch.tensor([seed], device="cpu"),
+        y,
+        tape,
+        dy,
+        dh_n,
+        dc_n,
+        net.cell,
+        *numbers,
+        need_dx,
     )
     if unbatched:
         dx, dh0, dc0 = dx.squeeze(axis) if need_dx else dx, dh0.squeeze(1), dc0.squeeze(1) if net.has_cell else dc0

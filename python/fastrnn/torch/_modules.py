@@ -114,6 +114,7 @@ class _Recurrent(RNNBase):
             dtype not in _ops.DTYPES
             or not x.is_cpu
             or x.layout is not torch.strided
+            or x.is_neg()  # a view whose memory has the other sign, as of a conjugate's imaginary part
             or torch._C._len_torch_dispatch_stack()
             or torch._C._functorch.peek_interpreter_stack() is not None
             or torch._C._is_any_autocast_enabled()
@@ -129,7 +130,8 @@ class _Recurrent(RNNBase):
             batch = ()
         else:
             return None
-        if shape[-1] != net.input:
+        steps = shape[1 if net.batch_first and batch else 0]
+        if shape[-1] != net.input or not steps:
             return None
         graph = torch.is_grad_enabled()
         needs_graph = graph and x.requires_grad
@@ -142,6 +144,7 @@ class _Recurrent(RNNBase):
                 or weight.shape != wanted
                 or not weight.is_cpu
                 or not weight.is_contiguous()
+                or weight.is_neg()
             ):
                 return None
             if graph and weight.requires_grad:
@@ -162,11 +165,11 @@ class _Recurrent(RNNBase):
                     return None
                 if graph and state.requires_grad:
                     needs_graph = True
-            h0, *c = (state.contiguous() for state in states)
+            h0, *c = (state.contiguous().resolve_neg() for state in states)
             c0 = c[0] if c else None
         if lengths is not None:
             lengths = _lengths(lengths, shape, net.batch_first)
-            _ops.check_lengths(lengths, shape[1 if net.batch_first and batch else 0])
+            _ops.check_lengths(lengths, steps)
 
         if needs_graph or net.drops:
             seed = int(_ops.draw_seed()) if net.drops else 0
@@ -230,6 +233,7 @@ class _Recurrent(RNNBase):
         shapes = self._state_shapes(batch.shape[axis])
         if (
             batch.shape[-1] != self.input_size
+            or batch.shape[1 - axis] == 0
             or any(t.dtype != weights[0].dtype or t.device != weights[0].device for t in (x, *states))
             or len(states) not in (0, len(shapes))
             or any(tuple(s.shape) != shape for s, shape in zip(initial, shapes, strict=False))
@@ -335,7 +339,7 @@ class _Recurrent(RNNBase):
 def _lengths(value: Any, shape: torch.Size, batch_first: bool) -> Tensor:
     """As a tensor of int64 on the CPU. Raises TypeError or ValueError unless there is an integer for each row."""
     try:
-        lengths = torch.as_tensor(value)
+        lengths = value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"lengths must be integers, got {type(value).__name__}") from error
     if lengths.is_floating_point() and lengths.numel() == 0:

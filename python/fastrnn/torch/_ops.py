@@ -93,7 +93,7 @@ def train(
     """The same with dropout, and the tape."""
     axes = x.shape
     steps, rows = (axes[0], 1) if len(axes) == 2 else (axes[1], axes[0]) if net.batch_first else axes[:2]
-    tape = torch.empty(net.tape_bytes(steps, rows), dtype=torch.uint8)
+    tape = x.new_empty(net.tape_bytes(steps, rows), dtype=torch.uint8)
     return *_forward(net, weights, x, h0, c0, lengths, tape, seed), tape
 
 
@@ -107,11 +107,11 @@ def _forward(
     tape: Tensor | None,
     seed: int,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    shape, dtype = x.shape, net.dtype
+    shape = x.shape
     batch = () if len(shape) == 2 else (shape[0 if net.batch_first else 1],)
-    y = torch.empty((*shape[:-1], net.width), dtype=dtype)
-    h_n = torch.empty((net.states, *batch, net.output), dtype=dtype)
-    c_n = torch.empty((net.states, *batch, net.hidden), dtype=dtype) if net.has_cell else None
+    y = x.new_empty((*shape[:-1], net.width))
+    h_n = x.new_empty((net.states, *batch, net.output))
+    c_n = x.new_empty((net.states, *batch, net.hidden)) if net.has_cell else None
     _core.forward_at(
         net.spec,
         weights,
@@ -147,13 +147,13 @@ def gradients(
     need_dx: bool,
 ) -> tuple[Tensor | None, Tensor, Tensor | None, list[Tensor]]:
     """dx (None where not needed), dh0, dc0 and those of the weights, for a loss's derivatives dy, dh_n and dc_n."""
-    shape, dtype = x.shape, net.dtype
+    shape = x.shape
     batch = () if len(shape) == 2 else (shape[0 if net.batch_first else 1],)
-    dy, dh_n, dc_n = (None if d is None else d.contiguous() for d in (dy, dh_n, dc_n))
-    dx = torch.empty(shape, dtype=dtype) if need_dx else None
-    dh0 = torch.empty((net.states, *batch, net.output), dtype=dtype)
-    dc0 = torch.empty((net.states, *batch, net.hidden), dtype=dtype) if net.has_cell else None
-    dweights = [torch.empty(size, dtype=dtype) for size in net.shapes]
+    dy, dh_n, dc_n = (None if d is None else d.contiguous().resolve_neg() for d in (dy, dh_n, dc_n))
+    dx = x.new_empty(shape) if need_dx else None
+    dh0 = x.new_empty((net.states, *batch, net.output))
+    dc0 = x.new_empty((net.states, *batch, net.hidden)) if net.has_cell else None
+    dweights = [x.new_empty(size) for size in net.shapes]
     _core.backward_at(
         net.spec,
         [w.data_ptr() for w in weights],
@@ -180,7 +180,7 @@ def gradients(
 
 def draw_seed() -> Tensor:
     """Of dropout masks, from PyTorch's default generator."""
-    return torch.randint(2**62, (1,))
+    return torch.randint(2**62, (1,), device="cpu")
 
 
 # -------------------------------------------------------------------------------------------------------- the operators
@@ -272,7 +272,7 @@ def forward(
         y, h_n, c_n, tape = train(net, pointers, x, h0, c0, lengths, number)
     else:
         y, h_n, c_n = infer(net, pointers, x, h0, c0, lengths)
-        tape = torch.empty(0, dtype=torch.uint8)
+        tape = x.new_empty(0, dtype=torch.uint8)
     return y, h_n, x.new_empty(0) if c_n is None else c_n, tape
 
 
@@ -458,7 +458,7 @@ def kept(seed: Tensor, layer: int, probability: float, shape: Sequence[Any]) -> 
         return z ^ shifted(z, 31)
 
     steps, rows, width = shape
-    position = torch.arange(steps * rows * width).view(steps, rows, width)
+    position = torch.arange(steps * rows * width, device=seed.device).view(steps, rows, width)
     return shifted(splitmix64(position + splitmix64(splitmix64(seed) + layer)), 40) >= int(probability * 2**24)
 
 

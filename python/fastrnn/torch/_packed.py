@@ -20,10 +20,11 @@ class Padding(NamedTuple):
     def of(cls, batch_sizes: Tensor, batch_first: bool) -> Padding:
         """For the rows that each step of a PackedSequence has, longest sequences first."""
         steps, rows = len(batch_sizes), int(batch_sizes[0])
-        alive = torch.arange(rows) < batch_sizes.unsqueeze(1)
+        row = torch.arange(rows, device=batch_sizes.device)
+        alive = row < batch_sizes.unsqueeze(1)
         first = (batch_sizes.cumsum(0) - batch_sizes).unsqueeze(1)
-        place = torch.arange(steps * rows).view(steps, rows)
-        packed = torch.where(alive, first + torch.arange(rows), 0)
+        place = torch.arange(steps * rows, device=row.device).view(steps, rows)
+        packed = torch.where(alive, first + row, 0)
         if batch_first:
             place = place % rows * steps + place // rows
             packed = packed.t()
