@@ -1,7 +1,6 @@
 """The classes of `fastrnn.torch` beside those of `torch.nn`, with the same weights."""
 
 import copy
-import itertools
 from dataclasses import dataclass
 
 import pytest
@@ -136,7 +135,3 @@ def gradients(module, x, states, call=None, seed=2):
     generator = torch.Generator().manual_seed(seed)
     weights = [torch.randn(r.shape, generator=generator, dtype=torch.float64).to(r.dtype) for r in results]
     return torch.autograd.grad(results, [x, *(states or []), *module.parameters()], weights)
-
-
-def chained(*groups):
-    return list(itertools.chain(*groups))
