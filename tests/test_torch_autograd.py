@@ -163,6 +163,30 @@ def test_saved_tensors_can_be_moved_away():
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
+def misplaced(t):
+    """The same numbers at an odd address."""
+    if t.dtype != torch.uint8:
+        return t.clone()
+    moved = torch.empty(t.numel() + 1, dtype=t.dtype)[1:]
+    return moved.copy_(t)
+
+
+@pytest.mark.parametrize("returned", [misplaced, lambda t: t.double(), lambda t: t.flatten()[:1]])
+def test_hooks_on_saved_tensors(returned):
+    """What a program's hooks give back is checked before the kernels read it."""
+    ours = OURS["LSTM"](3, 4, 2)
+    x = torch.randn(5, 2, 3, requires_grad=True)
+    expected = torch.autograd.grad(ours(x)[0].sum(), [x, *ours.parameters()])
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t, returned):
+        y = ours(x)[0]
+        if returned is misplaced:
+            found = torch.autograd.grad(y.sum(), [x, *ours.parameters()])
+            assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+        else:
+            with pytest.raises((ValueError, RuntimeError)):
+                y.sum().backward()
+
+
 @every_kind
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_checkpointing(kind, reentrant):

@@ -30,6 +30,8 @@ class Fused(torch.autograd.Function):
         y, h_n, c_n, tape = _ops.train(net, [w.data_ptr() for w in weights], x, h0, c0, lengths, seed)
         ctx.save_for_backward(x, h0, c0, lengths, y, tape, *weights)
         ctx.net, ctx.seed = net, seed
+        ctx.memory = _memory(x, h0, c0, lengths, y, tape, *weights)
+        ctx.layout = x.shape, x.stride()
         ctx.set_materialize_grads(False)
         return (y, h_n) if c_n is None else (y, h_n, c_n)
 
@@ -37,10 +39,16 @@ class Fused(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor | None, dh_n: Tensor | None, dc_n: Tensor | None = None) -> tuple[Any, ...]:
         x, h0, c0, lengths, y, tape, *weights = ctx.saved_tensors
         _, need_dx, need_dh0, need_dc0, *_ = ctx.needs_input_grad
-        direct = not torch.is_grad_enabled() and plain(dy, dh_n, dc_n)
+        # A program's hooks may have put other tensors in the place of those that were saved: the operator checks them.
+        same = _memory(x, h0, c0, lengths, y, tape, *weights) == ctx.memory and ctx.layout == (x.shape, x.stride())
+        direct = same and not torch.is_grad_enabled() and plain(dy, dh_n, dc_n)
         call = _ops.gradients if direct else _through_operator
         dx, dh0, dc0, dweights = call(ctx.net, weights, x, h0, c0, lengths, y, tape, ctx.seed, dy, dh_n, dc_n, need_dx)
         return None, dx, dh0 if need_dh0 else None, dc0 if need_dc0 else None, None, None, *dweights
+
+
+def _memory(*tensors: Tensor | None) -> list[int]:
+    return [_ops.address(t) for t in tensors]
 
 
 def plain(*tensors: Tensor | None) -> bool:
