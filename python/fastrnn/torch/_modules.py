@@ -186,7 +186,7 @@ class _Recurrent(RNNBase):
             return STOCK[self._kind].forward(self, x, hx)  # raises
         if lengths is not None:
             lengths = _lengths(lengths, x.shape, self.batch_first)
-        if torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type):
+        if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             return self._autocast(x, hx, states, lengths)
         reason = self._unserved(x, states)
         if reason is not None:
@@ -236,7 +236,7 @@ class _Recurrent(RNNBase):
             or batch.shape[1 - axis] == 0
             or any(t.dtype != weights[0].dtype or t.device != weights[0].device for t in (x, *states))
             or len(states) not in (0, len(shapes))
-            or any(tuple(s.shape) != shape for s, shape in zip(initial, shapes, strict=False))
+            or any(tuple(initial[k].shape) != shapes[k] for k in range(len(initial)))
         ):
             return self._stock(x, hx, states, lengths)  # raises, or knows better
         h0, c0 = (*initial, None, None)[:2]
@@ -281,15 +281,14 @@ class _Recurrent(RNNBase):
 
     def _autocast(self, x: Tensor, hx: Any, states: tuple[Tensor, ...], lengths: Tensor | None) -> Any:
         """In an autocast region results have the dtype that `torch.nn`'s have; between, all is done in float32."""
-        device = x.device.type
-        low = torch.get_autocast_dtype(device)
+        low = torch.get_autocast_dtype("cpu")
         tensors = (x, *states)
-        lowered = device == "cpu" and all(t.dtype in (torch.float32, low) for t in tensors)
-        with torch.autocast(device, enabled=False):
+        lowered = all(t.dtype in (torch.float32, low) for t in tensors)
+        with torch.autocast("cpu", enabled=False):
             if not lowered or any(w.dtype != torch.float32 for w in self._weights()):
                 if all(t.dtype == torch.float64 for t in (*tensors, *self._weights())):
                     return self._general(x, hx, lengths)
-                with torch.autocast(device, dtype=low):
+                with torch.autocast("cpu", dtype=low):
                     result = self._stock(x, hx, states, lengths)
                 _warn_once(self._kind, f"an autocast region with weights of {self._weights()[0].dtype}")
                 return result

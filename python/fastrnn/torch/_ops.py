@@ -287,7 +287,14 @@ def _(x: Tensor, weights: Sequence[Tensor], h0: Any, c0: Any, lengths: Any, seed
     return y, h_n, c_n, x.new_empty(net.tape_bytes(steps, rows) if training else 0, dtype=torch.uint8)
 
 
-@torch.library.custom_op("fastrnn::backward", mutates_args=())
+_BACKWARD_SCHEMA = (  # spelt out: older versions cannot read a list of tensors off the annotations
+    "(Tensor x, Tensor[] weights, Tensor? h0, Tensor? c0, Tensor? lengths, Tensor? seed, Tensor y, Tensor tape, "
+    "Tensor? dy, Tensor? dh_n, Tensor? dc_n, str cell, SymInt num_layers, bool bidirectional, bool batch_first, "
+    "float dropout, bool need_dx) -> (Tensor, Tensor, Tensor, Tensor[])"
+)
+
+
+@torch.library.custom_op("fastrnn::backward", mutates_args=(), schema=_BACKWARD_SCHEMA)
 def backward(
     x: Tensor,
     weights: Sequence[Tensor],
