@@ -19,7 +19,7 @@ A document is what the JSON file holds:
         peak        the median of the blocks of multiply-adds among this case's
         results     by peer: median, q1, q3 (seconds a call, over the blocks), readings (each block's), calls (in a
                     block), flops_per_second, peak_share, errors (of each array, relative to float64)
-        speedup     of fastrnn, and of fastrnn prepared, over each other peer: its median over theirs
+        speedup     of fastrnn, of fastrnn prepared, and of fastrnn.torch, over each other peer: its median over theirs
         best        the fastest of the other peers but the NumPy reference; null if there is none
 """
 
@@ -126,6 +126,20 @@ def summary(document: Document) -> list[dict[str, Any]]:
                 entry["share"] = {"median": statistics.median(shares), "least": min(shares)}
             found.append(entry)
     return found
+
+
+def drop_in(document: Document) -> list[list[str]]:
+    """For each mode and cell: how much faster a program for PyTorch becomes, as rows of a table."""
+    rows = []
+    for mode in modes(document):
+        for cell in cells(document):
+            cases = [case for case in of_mode(document, mode) if case["cell"] == cell]
+            gains = [(*over, shape_label(shape_of(case))) for case in cases if (over := gain(case, OURS[2], "pytorch"))]
+            if gains:
+                least, _, shape = min(gains)
+                mean = statistics.geometric_mean(over for over, *_ in gains)
+                rows.append([f"{mode}, {CELL_LABELS[cell]}", ratio(mean), f"{ratio(least)} at {shape}"])
+    return rows
 
 
 def conclude(document: Document) -> None:
@@ -248,6 +262,8 @@ def tables(document: Document) -> str:
     lines = [machine_line(document), software_line(document), peak_line(document)]
     rows = [SUMMARY_HEAD, *_summary_rows(document)]
     lines += ["", f"fastrnn over the best peer of each case; {LARGE}", *_aligned(rows)]
+    if rows := drop_in(document):
+        lines += ["", "fastrnn.torch over PyTorch, the same program", *_aligned([DROP_IN_HEAD, *rows])]
     for mode in modes(document):
         cases = of_mode(document, mode)
         ours = headline(mode, document)
@@ -277,6 +293,7 @@ def markdown(document: Document) -> str:
         "",
         *_markdown_table([SUMMARY_HEAD, *_summary_rows(document)]),
         "",
+        *_drop_in_lines(document),
         f"Each entry below: {', '.join(meaning)}.",
     ]
     for mode in modes(document):
@@ -294,6 +311,14 @@ def markdown(document: Document) -> str:
     return "\n".join(lines)
 
 
+def _drop_in_lines(document: Document) -> list[str]:
+    rows = drop_in(document)
+    if not rows:
+        return []
+    return ["**`fastrnn.torch`** over PyTorch, the same program", "", *_markdown_table([DROP_IN_HEAD, *rows]), ""]
+
+
+DROP_IN_HEAD = ["", "geometric mean", "least"]
 SUMMARY_HEAD = ["", "geometric mean", "least", "share of the peak, median", "least"]
 LARGE = "shares of the FMA peak where B ≥ 16 and H ≥ 256"
 

@@ -99,6 +99,8 @@ struct Forward {
   void* c_n;               // (L D, B, H), LSTM only
   std::byte* tape;         // tape_layout().bytes, aligned to 64; null: inference, without dropout
   uint64_t dropout_seed;   // with a tape
+  int threads;             // at most so many of num_threads(); 0: all of them
+  bool on_openmp;          // on the threads of use_openmp()
 };
 
 void forward(const Spec&, const std::vector<LayerWeights>&, const Forward&);
@@ -115,6 +117,10 @@ struct TapeLayout {
   size_t bytes;
 };
 TapeLayout tape_layout(const Spec&, int64_t steps, int64_t rows);  // throws std::bad_alloc if no memory can be so large
+
+// Values a row and step in each of the tape's arrays, in the order they lie there; each begins at a multiple of 64
+// bytes, and what has no values takes no room. For callers who need a tape's size before they know T and B.
+std::vector<int64_t> tape_widths(const Spec&);
 
 // The forward call that wrote the tape, with the same x, h0, c0, lengths, seed and weights, its y unchanged; h_n and
 // c_n are not looked at.
@@ -138,6 +144,18 @@ size_t backward_scratch(const Spec&, int64_t steps, int64_t rows);
 // container's quota.
 int num_threads();
 void set_num_threads(int threads);  // at least 1
+
+// The threads of an OpenMP runtime that the process has loaded, by its functions GOMP_parallel, omp_get_thread_num,
+// omp_get_num_threads and omp_in_parallel. A library that computes with OpenMP keeps its idle threads spinning for a
+// while, on the cores that the core's own would want; calls between its own can say that they run on the same threads.
+// In a child after fork(), which OpenMP's threads do not survive, all calls have the core's own.
+struct OpenMP {
+  void (*parallel)(void (*body)(void*), void* context, unsigned threads, unsigned flags);
+  int (*thread_num)();
+  int (*num_threads)();
+  int (*in_parallel)();
+};
+void use_openmp(const OpenMP&);
 
 // The instruction set of later calls: FASTRNN_ISA, or the best that this machine can run.
 Isa isa();

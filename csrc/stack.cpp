@@ -154,6 +154,10 @@ Problem problem(const Spec& spec, const Kernels<T>& k, int64_t steps, int64_t ro
   return {dims, k.gates, step_products, static_cast<int>(spec.directions()), backward, k.lanes, sizeof(T)};
 }
 
+int allowed_threads(const Forward& call) {
+  return call.threads > 0 ? std::min(call.threads, num_threads()) : num_threads();
+}
+
 // Offset of a layer and direction's part of a state.
 int64_t state_offset(int64_t index, int64_t rows, int64_t width) { return index * rows * width; }
 
@@ -195,8 +199,8 @@ void run_forward(const Spec& spec, const Kernels<T>& k, const std::vector<LayerW
   const bool training = call.tape != nullptr;
   const int64_t B = call.rows, H = spec.hidden_size, P = spec.output_size(), D = spec.directions();
   const Problem what = problem(spec, k, call.steps, B, false);
-  Plan way = plan(what, num_threads());
-  Lease lease(way.threads(), way.insists);
+  Plan way = plan(what, allowed_threads(call));
+  Lease lease(way.threads(), way.insists, call.on_openmp);
   if (lease.threads() < way.threads()) way = plan(what, lease.threads());
 
   const size_t bytes = ForwardMemory<T>(spec, k, way, call, training, packed, nullptr).bytes;
@@ -303,8 +307,8 @@ void run_backward(const Spec& spec, const Kernels<T>& k, const std::vector<Layer
   calls.fetch_add(1, std::memory_order_relaxed);
   const int64_t B = call.rows, H = spec.hidden_size, P = spec.output_size(), D = spec.directions();
   const Problem what = problem(spec, k, call.steps, B, true);
-  Plan way = plan(what, num_threads());
-  Lease lease(way.threads(), way.insists);
+  Plan way = plan(what, allowed_threads(call));
+  Lease lease(way.threads(), way.insists, call.on_openmp);
   if (lease.threads() < way.threads()) way = plan(what, lease.threads());
 
   const size_t bytes = BackwardMemory<T>(spec, k, way, call, nullptr).bytes;
@@ -433,14 +437,27 @@ void backward(const Spec& spec, const std::vector<LayerWeights>& weights, const 
   with_type(spec, isa(), [&]<class T>(const Kernels<T>& k) { run_backward<T>(spec, k, weights, call); });
 }
 
+std::vector<int64_t> tape_widths(const Spec& spec) {
+  std::vector<int64_t> widths;
+  for (int64_t layer = 0; layer < spec.num_layers; ++layer) {
+    for (int64_t direction = 0; direction < spec.directions(); ++direction) {
+      widths.push_back(traits(spec.cell).saved * spec.hidden_size);
+      if (spec.has_cell()) widths.push_back(spec.hidden_size);
+    }
+    widths.push_back(layer + 1 < spec.num_layers ? spec.directions() * spec.output_size() : 0);
+  }
+  return widths;
+}
+
 TapeLayout tape_layout(const Spec& spec, int64_t steps, int64_t rows) {
-  const int64_t saved = traits(spec.cell).saved;
   TapeLayout layout{{}, 0};
-  const auto take = [&](int64_t width) {
+  const std::vector<int64_t> widths = tape_widths(spec);
+  auto next = widths.begin();
+  const auto take = [&] {
     const size_t offset = layout.bytes;
     size_t bytes = spec.itemsize();
     bool too_large = false;
-    for (const int64_t n : {steps, rows, width}) {
+    for (const int64_t n : {steps, rows, *next++}) {
       too_large |= __builtin_mul_overflow(bytes, static_cast<size_t>(n), &bytes);
     }
     if (too_large || __builtin_add_overflow(offset, bytes, &layout.bytes) || layout.bytes > PTRDIFF_MAX) {
@@ -452,10 +469,10 @@ TapeLayout tape_layout(const Spec& spec, int64_t steps, int64_t rows) {
   for (int64_t layer = 0; layer < spec.num_layers; ++layer) {
     TapeLayout::Layer kept{};
     for (int64_t direction = 0; direction < spec.directions(); ++direction) {
-      kept.saved.push_back(take(saved * spec.hidden_size));
-      if (spec.has_cell()) kept.cells.push_back(take(spec.hidden_size));
+      kept.saved.push_back(take());
+      if (spec.has_cell()) kept.cells.push_back(take());
     }
-    kept.hidden = take(layer + 1 < spec.num_layers ? spec.directions() * spec.output_size() : 0);
+    kept.hidden = take();
     layout.layers.push_back(std::move(kept));
   }
   return layout;

@@ -245,6 +245,37 @@ class Pool {
   alignas(64) std::atomic<int> unfinished_{0};
 };
 
+// Runs a job on the threads of an OpenMP runtime.
+void run_on(const OpenMP& host, int count, const Job& job) {
+  struct Region {
+    const OpenMP& host;
+    int count;
+    const Job& job;
+    bool done;
+  } region{host, count, job, false};
+  const auto body = [](void* context) {
+    auto& r = *static_cast<Region*>(context);
+    if (r.host.num_threads() != r.count) return;  // it has a limit of its own
+    const KernelMode mode;
+    const int rank = r.host.thread_num();
+    r.job.body(r.job.context, rank);
+    if (rank == 0) r.done = true;
+  };
+  host.parallel(body, &region, static_cast<unsigned>(count), 0);
+  if (region.done) return;
+  std::vector<std::thread> others;
+  for (int rank = 1; rank < count; ++rank) {
+    others.emplace_back([&job, rank] {
+      const KernelMode mode;
+      job.body(job.context, rank);
+    });
+  }
+  job.body(job.context, 0);
+  for (std::thread& other : others) other.join();
+}
+
+std::atomic<const OpenMP*> openmp{nullptr};
+
 std::atomic<Pool*> pool{nullptr};
 
 // A child has none of its parent's threads, and the parent's pool may have been in use: it starts afresh. The old pool
@@ -252,7 +283,10 @@ std::atomic<Pool*> pool{nullptr};
 Pool& current_pool() {
   static const bool prepared = [] {
     pool.store(new Pool);
-    pthread_atfork(nullptr, nullptr, [] { pool.store(new Pool); });
+    pthread_atfork(nullptr, nullptr, [] {
+      pool.store(new Pool);
+      openmp.store(nullptr);
+    });
     return true;
   }();
   (void)prepared;
@@ -307,6 +341,11 @@ void set_num_threads(int threads) {
   thread_limit().store(std::clamp(threads, 1, max_threads), std::memory_order_relaxed);
 }
 
+void use_openmp(const OpenMP& host) {
+  current_pool();  // from here on a child of this process is told
+  openmp.store(new OpenMP(host));  // never destroyed: calls may be looking at the one before
+}
+
 void Barrier::wait() {
   if (size_ == 1) return;
   const unsigned round = round_.load(std::memory_order_relaxed);
@@ -318,13 +357,18 @@ void Barrier::wait() {
   spin_until([&] { return round_.load(std::memory_order_acquire) != round; });
 }
 
-Lease::Lease(int wanted, bool insists) : threads_(1) {
+Lease::Lease(int wanted, bool insists, bool on_openmp) : threads_(1) {
   wanted = std::min(wanted, num_threads());
   if (wanted <= 1) return;
   Pool& workers = current_pool();
   if ((!insists && workers.judge().crowded()) || !workers.try_acquire()) return;
   holds_pool_ = true;
-  threads_ = std::min(wanted, workers.grow(wanted - 1) + 1);
+  if (on_openmp) openmp_ = openmp.load();
+  if (openmp_) {
+    threads_ = openmp_->in_parallel() ? 1 : wanted;
+  } else {
+    threads_ = std::min(wanted, workers.grow(wanted - 1) + 1);
+  }
 }
 
 Lease::~Lease() {
@@ -340,7 +384,11 @@ void Lease::run(int count, void (*body)(void*, int), void* context) {
   Pool& workers = current_pool();
   const auto start = Clock::now();
   const Clock::rep before = stalled.load(std::memory_order_relaxed);
-  workers.run(count, {body, context});
+  if (openmp_) {
+    run_on(*openmp_, count, {body, context});
+  } else {
+    workers.run(count, {body, context});
+  }
   const Clock::duration stall(stalled.load(std::memory_order_relaxed) - before);
   workers.judge().see(Clock::now() - start, stall, count);
 }

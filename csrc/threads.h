@@ -6,6 +6,8 @@
 
 namespace fastrnn {
 
+struct OpenMP;
+
 // All `size` threads leave wait() only after all have entered it, and see what the others wrote before.
 class Barrier {
  public:
@@ -20,14 +22,15 @@ class Barrier {
   alignas(64) std::atomic<unsigned> round_{0};
 };
 
-// The right to use the pool. One caller at a time has it; another that comes meanwhile works on its own thread alone.
+// The right to use the pool, or OpenMP's threads in its place. One caller at a time has it; another that comes
+// meanwhile works on its own thread alone.
 //
 // Threads meet at the end of a call, many also at each step. Where other programs want the same cores, one that has to
 // wait for its turn holds up all others, and one thread alone is faster: that is what a lease has for a while after
 // calls spent two fifths of their time so, unless it insists.
 class Lease {
  public:
-  explicit Lease(int wanted, bool insists = false);
+  explicit Lease(int wanted, bool insists = false, bool on_openmp = false);
   ~Lease();
   Lease(const Lease&) = delete;
   Lease& operator=(const Lease&) = delete;
@@ -41,6 +44,7 @@ class Lease {
  private:
   int threads_;
   bool holds_pool_ = false;
+  const OpenMP* openmp_ = nullptr;
 };
 
 template <class Body> void run(Lease& lease, int count, const Body& body) {

@@ -24,6 +24,7 @@ FILES = [path.stem for path in BENCH.glob("*.py") if path.stem != "plot"]
 CELLS = ["lstm", "gru", "gru_reset_before", "rnn_tanh", "rnn_relu", "rnn_sigmoid"]
 MODES = ["inference", "training", "streaming", "inference-lengths", "training-lengths"]
 LIBRARIES = {  # the module by which each is found to be missing
+    "fastrnn-torch": "torch",
     "pytorch": "torch",
     "onnxruntime": "onnxruntime",
     "openvino": "openvino",
@@ -449,13 +450,28 @@ def test_missing_peers_are_named(bench, monkeypatch):
 
 
 def test_letters_tell_peers_apart(bench):
-    letters = [bench.peers.REGISTRY[name].letter for name in LIBRARIES]
+    letters = [bench.peers.REGISTRY[name].letter for name in LIBRARIES if name not in bench.peers.OURS]
     assert all(letters)
     assert len(set(letters)) == len(letters)
     assert set(bench.peers.REGISTRY) == set(PEERS)
 
 
 # --------------------------------------------------------------------------------------------------- tables, picture
+
+
+def test_drop_in(bench, rivalled):
+    """fastrnn.torch over PyTorch has a table where both were measured."""
+    assert bench.report.drop_in(rivalled) == []
+    rivalled["peers"]["fastrnn-torch"] = {"label": "fastrnn.torch", "version": "1"}
+    for case in rivalled["cases"]:
+        if "pytorch" in case["results"]:
+            case["results"]["fastrnn-torch"] = case["results"]["fastrnn"]
+            case["speedup"]["fastrnn-torch"] = case["speedup"]["fastrnn"]
+    rows = bench.report.drop_in(rivalled)
+    assert ["inference, LSTM", "3.0×", "3.0× at 1, 7"] in rows
+    assert len(rows) == len(CELLS) * len(MODES)
+    for text in (bench.report.markdown(rivalled), bench.report.tables(rivalled)):
+        assert "over PyTorch, the same program" in text
 
 
 def test_markdown(bench, document, rivalled):

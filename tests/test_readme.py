@@ -28,6 +28,8 @@ def promised_output(code):
 
 @pytest.mark.parametrize("code", list(examples()))
 def test_example(code, tmp_path, monkeypatch, capsys):
+    if "import torch" in code:
+        pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
     threads = fastrnn.get_num_threads()
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
@@ -15,16 +15,15 @@ from problem import Answer, Problem, answer
 
 from .base import Peer
 
-LAYERS: dict[str, Callable[..., Any]] = {
-    "lstm": torch.nn.LSTM,
-    "gru": torch.nn.GRU,
-    "rnn_tanh": torch.nn.RNN,
-    "rnn_relu": lambda *sizes: torch.nn.RNN(*sizes, nonlinearity="relu"),
-}
-
 
 class PyTorch(Peer):
     version = torch.__version__
+    layers: ClassVar[dict[str, Callable[..., Any]]] = {
+        "lstm": torch.nn.LSTM,
+        "gru": torch.nn.GRU,
+        "rnn_tanh": torch.nn.RNN,
+        "rnn_relu": lambda *sizes: torch.nn.RNN(*sizes, nonlinearity="relu"),
+    }
 
     def __init__(self, threads: int) -> None:
         torch.set_num_threads(threads)
@@ -38,14 +37,14 @@ class PyTorch(Peer):
         }
 
     def supports(self, case: Case) -> bool:
-        return case.cell in LAYERS
+        return case.cell in self.layers
 
     def context(self, case: Case) -> AbstractContextManager[Any]:
         return torch.inference_mode(not case.training)
 
     def prepare(self, problem: Problem) -> Callable[[], Any]:
         case = problem.case
-        module = LAYERS[case.cell](case.shape.input, case.shape.hidden).to(getattr(torch, case.dtype))
+        module = self.layers[case.cell](case.shape.input, case.shape.hidden).to(getattr(torch, case.dtype))
         with torch.no_grad():
             for name, array in problem.parameters.items():
                 getattr(module, name).copy_(torch.from_numpy(array))

@@ -1,6 +1,8 @@
 """Fused recurrent networks (RNN, LSTM, GRU) for NumPy arrays: inference and training."""
 
+import importlib
 from importlib.metadata import version
+from typing import Any
 
 from . import functional, reference, weights
 from ._gradients import Gradients
@@ -24,3 +26,10 @@ __all__ = [
     "show_config",
     "weights",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Adapters are imported when they are first asked for: each needs a library that fastrnn does not."""
+    if name == "torch":
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

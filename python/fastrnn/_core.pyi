@@ -74,6 +74,47 @@ def forward(
 def backward(
     tape: Tape, dy: NDArray[Any] | None, dstate: Any
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None, list[NDArray[Any]]]: ...
+
+# Calls on addresses (0: none), for tensors that a framework owns and has checked; sizes and strides (in elements) of x.
+def tape_widths(spec: Spec) -> list[int]: ...
+def forward_at(
+    spec: Spec,
+    weights: Sequence[int],
+    threads: int,
+    x: int,
+    sizes: Sequence[int],
+    strides: Sequence[int],
+    lengths: int,
+    h0: int,
+    c0: int,
+    y: int,
+    h_n: int,
+    c_n: int,
+    tape: int,
+    dropout_seed: int,
+) -> None: ...
+def backward_at(
+    spec: Spec,
+    weights: Sequence[int],
+    threads: int,
+    x: int,
+    sizes: Sequence[int],
+    strides: Sequence[int],
+    lengths: int,
+    h0: int,
+    c0: int,
+    y: int,
+    tape: int,
+    dropout_seed: int,
+    dy: int,
+    dh_n: int,
+    dc_n: int,
+    dx: int,
+    dh0: int,
+    dc0: int,
+    gradients: Sequence[int],
+) -> None: ...
+def use_openmp(parallel: int, thread_num: int, num_threads: int, in_parallel: int) -> None: ...
 def set_num_threads(n: int) -> None: ...
 def get_num_threads() -> int: ...
 def native_calls() -> int: ...

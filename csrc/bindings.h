@@ -1,0 +1,138 @@
+// What the parts of the Python module have in common: descriptions of networks, messages, the GIL, and how a call's
+// arrays are laid out, whoever owns their memory.
+#pragma once
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+#include <unistd.h>
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "fastrnn.h"
+
+namespace fastrnn::python {
+
+namespace py = pybind11;
+
+struct Network : Spec {
+  bool batch_first;
+
+  int64_t states() const { return num_layers * directions(); }
+  int64_t width() const { return directions() * output_size(); }
+  const char* dtype_name() const { return dtype == DType::float32 ? "float32" : "float64"; }
+};
+
+using Shape = std::vector<int64_t>;
+
+// --- messages -------------------------------------------------------------------------------------------------------
+
+std::string text(const Shape&);
+std::string type_name(py::handle);
+std::string describe(const Network&);  // "LSTM 8 -> 4, 1 layer, float32"
+std::string size_as_text(size_t bytes);
+
+[[noreturn]] void wrong_value(const std::string& name, const std::string& expected, const std::string& got);
+[[noreturn]] void wrong_type(const std::string& name, const std::string& expected, const std::string& got);
+
+// What could not be had, for a MemoryError that says so.
+struct NoMemory : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+// --- the GIL ---------------------------------------------------------------------------------------------------------
+
+// Calls function() without the GIL. Unlike pybind11's gil_scoped_release it may be met by the end of the interpreter: a
+// daemon thread that asks for the GIL then is unwound by Python, which no destructor may be in the way of. It waits for
+// the end of the process here.
+template <class Function> void without_gil(Function&& function) {
+  PyThreadState* const state = PyEval_SaveThread();
+  const auto come_back = [&] {
+    try {
+      PyEval_RestoreThread(state);
+    } catch (...) {
+      for (;;) pause();
+    }
+  };
+  try {
+    function();
+  } catch (const std::bad_alloc&) {
+    come_back();
+    throw NoMemory("the call's scratch memory");
+  } catch (...) {
+    come_back();
+    throw;
+  }
+  come_back();
+}
+
+// --- the shape of a call --------------------------------------------------------------------------------------------
+
+struct Extent {
+  int64_t steps, rows;
+  bool batched;
+};
+
+Shape over_time(const Network&, const Extent&, const Shape& rest);  // sizes in the caller's order of axes: (T, B, n),
+                                                                    // (B, T, n) with batch_first, (T, n) unbatched
+Shape state_shape(const Network&, const Extent&, int64_t width);
+Extent extent_of(const Network&, const Shape& x);  // of an x of 2 or 3 axes
+
+// An array over time in the caller's order of axes, its strides in elements.
+Strided strided(const Network&, const Extent&, void* data, const Shape& shape, const Shape& strides);
+
+std::vector<std::pair<std::string, Shape>> parameter_shapes(const Network&);
+
+// The flat list of parameters by layer and direction: arrays to read from, or to write to.
+template <class Layer> std::vector<Layer> by_layer(const Network& net, const std::vector<void*>& flat) {
+  std::vector<Layer> layers;
+  size_t next = 0;
+  const auto take = [&](bool present) { return present ? flat[next++] : nullptr; };
+  for (int64_t i = 0; i < net.states(); ++i) {
+    Layer layer{};
+    layer.w_ih = take(true);
+    layer.w_hh = take(true);
+    layer.b_ih = take(net.bias);
+    layer.b_hh = take(net.bias);
+    layer.w_hr = take(net.proj_size > 0);
+    layers.push_back(layer);
+  }
+  return layers;
+}
+
+// --- calls ----------------------------------------------------------------------------------------------------------
+
+template <class Weights> void call_forward(const Network& net, const Weights& weights, const Forward& call) {
+  without_gil([&] { forward(net, weights, call); });
+}
+inline void call_backward(const Network& net, const std::vector<LayerWeights>& weights, const Backward& call) {
+  without_gil([&] { backward(net, weights, call); });
+}
+
+// Weights packed for inference.
+class Prepared {
+ public:
+  Prepared(const Network& net, const std::vector<LayerWeights>& layers) : net_(net) {
+    without_gil([&] { packed_ = pack(net, layers); });
+  }
+  const Network& net() const { return net_; }
+  const Packed& packed() const { return packed_; }
+
+ private:
+  Network net_;
+  Packed packed_;
+};
+
+// --- the module's parts
+// -----------------------------------------------------------------------------------------------
+
+// Objects come from this module's functions: pybind11 would hand on memory that nothing was written to where
+// C.__new__(C) made one.
+py::custom_type_setup not_from_python();
+
+void define_spec(py::module_&);  // Spec
+void define_arrays(py::module_&);  // calls on NumPy arrays: Prepared, Tape, infer, forward, backward
+void define_addresses(py::module_&);  // calls on addresses, for frameworks with tensors of their own
+
+}  // namespace fastrnn::python

@@ -1,0 +1,130 @@
+"""The networks in PyTorch's own operators, one step after the other: what can be differentiated any number of times,
+forward and backward, mapped by `vmap`, and run on any device.
+
+The kernels' second derivatives come from here, and the results of what neither the kernels nor an operator of PyTorch
+serve. Equations, with their sources, are those of `fastrnn.reference`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+Dropout = Callable[[Tensor, int], Tensor]  # (the input of a layer, the layer's number) -> what is left of it
+States = tuple[Tensor, ...]  # (h,), or (h, c) of an LSTM
+Step = Callable[[Tensor, States, Sequence[Tensor]], States]
+
+
+def _rnn(activate: Callable[[Tensor], Tensor]) -> Step:
+    def step(a: Tensor, states: States, recurrent: Sequence[Tensor]) -> States:
+        (h,), (w_hh, b_hh) = states, recurrent
+        return (activate(a + linear(h, w_hh, b_hh)),)
+
+    return step
+
+
+def _lstm(a: Tensor, states: States, recurrent: Sequence[Tensor]) -> States:
+    (h, c), (w_hh, b_hh, *projection) = states, recurrent
+    i, f, g, o = (a + linear(h, w_hh, b_hh)).chunk(4, -1)
+    c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+    h = o.sigmoid() * c.tanh()
+    return (linear(h, *projection) if projection else h), c
+
+
+def _gru(a: Tensor, states: States, recurrent: Sequence[Tensor]) -> States:
+    (h,), (w_hh, b_hh) = states, recurrent
+    a_r, a_z, a_n = a.chunk(3, -1)
+    u_r, u_z, u_n = linear(h, w_hh, b_hh).chunk(3, -1)
+    r, z = (a_r + u_r).sigmoid(), (a_z + u_z).sigmoid()
+    n = (a_n + r * u_n).tanh()
+    return ((1 - z) * n + z * h,)
+
+
+def _gru_reset_before(a: Tensor, states: States, recurrent: Sequence[Tensor]) -> States:
+    (h,), (w_hh, b_hh) = states, recurrent
+    size = h.shape[-1]
+    a_r, a_z, a_n = a.chunk(3, -1) if b_hh is None else (a + b_hh).chunk(3, -1)
+    u_r, u_z = linear(h, w_hh[: 2 * size]).chunk(2, -1)
+    r, z = (a_r + u_r).sigmoid(), (a_z + u_z).sigmoid()
+    n = (a_n + linear(r * h, w_hh[2 * size :])).tanh()
+    return ((1 - z) * n + z * h,)
+
+
+STEPS: dict[str, Step] = {
+    "rnn_tanh": _rnn(torch.tanh),
+    "rnn_relu": _rnn(torch.relu),
+    "rnn_sigmoid": _rnn(torch.sigmoid),
+    "lstm": _lstm,
+    "gru": _gru,
+    "gru_reset_before": _gru_reset_before,
+}
+
+
+def by_layer(weights: Sequence[Tensor], count: int, bias: bool) -> list[tuple[Tensor | None, ...]]:
+    """The flat list of weights as (w_ih, b_ih, w_hh, b_hh, and w_hr where there is a projection), `count` of these."""
+    each = len(weights) // count
+    layers = []
+    for k in range(0, len(weights), each):
+        w_ih, w_hh, *others = weights[k : k + each]
+        b_ih, b_hh = others[:2] if bias else (None, None)
+        layers.append((w_ih, b_ih, w_hh, b_hh, *others[2 if bias else 0 :]))
+    return layers
+
+
+def run(
+    cell: str,
+    x: Tensor,
+    initial: States,
+    weights: Sequence[Tensor],
+    *,
+    num_layers: int,
+    bias: bool,
+    bidirectional: bool,
+    lengths: Tensor | None = None,
+    dropout: Dropout | None = None,
+) -> tuple[Tensor, States]:
+    """Take a network over x, (T, B, I), from `initial`: h (L*D, B, H_out) and, for an LSTM, c (L*D, B, H).
+
+    Returns y, (T, B, D*H_out), 0 past a row's length, and the last states.
+    """
+    directions = 1 + bidirectional
+    layers = by_layer(weights, num_layers * directions, bias)
+    finals = []
+    for layer in range(num_layers):
+        if dropout is not None and layer > 0:
+            x = dropout(x, layer)
+        outputs = []
+        for direction in range(directions):
+            index = layer * directions + direction
+            states = tuple(s[index] for s in initial)
+            y, final = _sequence(STEPS[cell], x, states, layers[index], lengths, reverse=direction == 1)
+            outputs.append(y)
+            finals.append(final)
+        x = torch.cat(outputs, -1) if bidirectional else outputs[0]
+    return x, tuple(torch.stack(parts) for parts in zip(*finals, strict=True))
+
+
+def _sequence(
+    step: Step, x: Tensor, states: States, weights: tuple[Tensor | None, ...], lengths: Tensor | None, reverse: bool
+) -> tuple[Tensor, States]:
+    """One layer and direction."""
+    w_ih, b_ih, *recurrent = weights
+    outputs: list[Tensor] = []
+    for t in reversed(range(len(x))) if reverse else range(len(x)):
+        x_t = x[t]
+        alive = None if lengths is None else (t < lengths).unsqueeze(-1)
+        if alive is not None:
+            x_t = torch.where(alive, x_t, 0)  # what pads the input may be NaN, which has no finite derivative
+        after = step(linear(x_t, w_ih, b_ih), states, recurrent)
+        if alive is None:
+            states = after
+            outputs.append(states[0])
+        else:
+            states = tuple(torch.where(alive, new, old) for new, old in zip(after, states, strict=True))
+            outputs.append(torch.where(alive, after[0], 0))
+    if not outputs:
+        return x.new_zeros((0, *states[0].shape)), states
+    return torch.stack(outputs[::-1] if reverse else outputs), states

@@ -1,0 +1,440 @@
+"""`RNN`, `LSTM` and `GRU` as PyTorch has them."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch._subclasses import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
+from torch.nn import Parameter, RNNBase
+from torch.nn.utils.rnn import PackedSequence
+
+from .._spec import gru_cell
+from . import _cells, _eager, _ops, _packed, _transforms
+from ._ops import Network
+
+# As they are before anybody patches them.
+STOCK = {"RNN": torch.nn.RNN, "LSTM": torch.nn.LSTM, "GRU": torch.nn.GRU}
+
+_PLAIN = (Tensor, Parameter)
+_TRACED = (FakeTensor, FunctionalTensor)
+_WITH_OPERATOR = ("rnn_tanh", "rnn_relu", "lstm", "gru")  # cells that torch.nn has
+_SIZES = {"input_size", "hidden_size", "num_layers", "proj_size"}
+_CONFIG = _SIZES | {"bias", "batch_first", "dropout", "bidirectional", "mode", "reset_after"}  # what makes a Network
+_warned: set[str] = set()
+
+
+@torch.compiler.disable
+def _stock_lstm(module: Any, x: Tensor, hx: Any) -> Any:
+    """The compiler cannot take oneDNN's LSTM into its graph: it breaks there, as it does for `torch.nn.LSTM` itself."""
+    return STOCK["LSTM"].forward(module, x, hx)
+
+
+class _Recurrent(RNNBase):
+    """What the three classes have in common.
+
+    A call takes one of three ways. Plain tensors on the CPU in plain Python go to the kernels directly (`_direct`).
+    What PyTorch traces, compiles or transforms goes to the same kernels through `torch.ops.fastrnn` (`_traced`).
+    What the kernels do not serve, and what is wrong, goes to PyTorch's own path (`_stock`), which computes it or raises
+    its own error.
+    """
+
+    _kind: ClassVar[str]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _CONFIG:
+            self.__dict__.pop("_networks", None)
+        super().__setattr__(name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()
+        state.pop("_networks", None)
+        return state
+
+    def _cell(self) -> str:
+        """The cell's name among the kernels."""
+        return self.mode.lower()
+
+    def _network(self, dtype: torch.dtype) -> Network:
+        """What describes the network now, with dropout in training."""
+        networks: dict[Any, Network] | None = self.__dict__.get("_networks")
+        if networks is None:
+            networks = self.__dict__["_networks"] = {}
+        key = dtype, self.training
+        if key not in networks:
+            dropout = self.dropout if self.training else 0.0
+            sizes = self.input_size, self.hidden_size, self.num_layers
+            networks[key] = _ops.network(
+                self._cell(), *sizes, self.bias, self.batch_first, dropout, self.bidirectional, self.proj_size, dtype
+            )
+        return networks[key]
+
+    def _weights(self) -> list[Tensor]:
+        """Those that are in place now: parametrizations, pruning and `functional_call` replace them."""
+        parameters = self._parameters
+        try:
+            return [parameters[name] for name in self._flat_weights_names]
+        except KeyError:
+            return [getattr(self, name) for name in self._flat_weights_names]
+
+    # ------------------------------------------------------------------------------------------------- the three ways
+
+    def forward(self, input: Any, hx: Any = None, *, lengths: Any = None) -> Any:  # noqa: A002
+        """As `torch.nn`'s, and `lengths` beside it.
+
+        Args:
+            input: (T, B, I); (B, T, I) with `batch_first`; one sequence (T, I); or a PackedSequence.
+            hx: h_0 (L*D, B, H), for an LSTM (h_0, c_0) with h_0 (L*D, B, H_out); without B if the input has none.
+                None is zeros.
+            lengths: None, or (B,) integers in 0…T, in any order; for one sequence an int. Past a row's length the
+                output is 0, the input is not read, and h_n, c_n are the states after the row's own last step. In place
+                of a PackedSequence, not with one.
+
+        Returns:
+            output, (T, B, D*H_out) in the layout of the input, or a PackedSequence; and h_n, or (h_n, c_n).
+
+        Raises:
+            RuntimeError, ValueError: those of `torch.nn`, with its messages; ValueError or TypeError for lengths.
+        """
+        if not torch.compiler.is_compiling() and type(input) in _PLAIN:
+            result = self._direct(input, hx, lengths)
+            if result is not None:
+                return result
+        if isinstance(input, PackedSequence):
+            return self._over_packed(input, hx, lengths)
+        return self._general(input, hx, lengths)
+
+    def _direct(self, x: Tensor, hx: Any, lengths: Any) -> Any:
+        """The kernels on plain tensors; None where anything is out of the ordinary."""
+        dtype = x.dtype
+        if (
+            dtype not in _ops.DTYPES
+            or not x.is_cpu
+            or x.layout is not torch.strided
+            or x.is_neg()  # a view whose memory has the other sign, as of a conjugate's imaginary part
+            or torch._C._len_torch_dispatch_stack()
+            or torch._C._functorch.peek_interpreter_stack() is not None
+            or torch._C._is_any_autocast_enabled()
+            or torch._C._get_tracing_state() is not None
+            or torch.autograd.forward_ad._current_level >= 0
+        ):
+            return None
+        net = self._network(dtype)
+        shape = x.shape
+        if len(shape) == 3:
+            batch: tuple[int, ...] = (shape[0 if net.batch_first else 1],)
+        elif len(shape) == 2:
+            batch = ()
+        else:
+            return None
+        steps = shape[1 if net.batch_first and batch else 0]
+        if shape[-1] != net.input or not steps:
+            return None
+        graph = torch.is_grad_enabled()
+        needs_graph = graph and x.requires_grad
+
+        weights = self._weights()
+        for weight, wanted in zip(weights, net.shapes, strict=True):
+            if (
+                weight.dtype is not dtype
+                or type(weight) not in _PLAIN
+                or weight.shape != wanted
+                or not weight.is_cpu
+                or not weight.is_contiguous()
+                or weight.is_neg()
+            ):
+                return None
+            if graph and weight.requires_grad:
+                needs_graph = True
+
+        h0 = c0 = None
+        if hx is not None:
+            states = hx if net.has_cell else (hx,)
+            if not isinstance(states, (tuple, list)) or len(states) != 1 + net.has_cell:
+                return None
+            for state, width in zip(states, (net.output, net.hidden), strict=False):
+                if (
+                    type(state) not in _PLAIN
+                    or state.dtype is not dtype
+                    or state.shape != (net.states, *batch, width)
+                    or not state.is_cpu
+                ):
+                    return None
+                if graph and state.requires_grad:
+                    needs_graph = True
+            h0, *c = (state.contiguous().resolve_neg() for state in states)
+            c0 = c[0] if c else None
+        if lengths is not None:
+            lengths = _lengths(lengths, shape, net.batch_first)
+            _ops.check_lengths(lengths, steps)
+
+        if needs_graph or net.drops:
+            seed = int(_ops.draw_seed()) if net.drops else 0
+            results = _eager.Fused.apply(net, x, h0, c0, lengths, seed, *weights)
+            return (results[0], (results[1], results[2])) if net.has_cell else results
+        y, h_n, c_n = _ops.infer(net, [w.data_ptr() for w in weights], x, h0, c0, lengths)
+        return y, ((h_n, c_n) if net.has_cell else h_n)
+
+    def _general(self, x: Any, hx: Any, lengths: Any) -> Any:
+        """Everything else: the operators where the kernels serve the call, or PyTorch's own path."""
+        states = () if hx is None else tuple(hx) if isinstance(hx, (tuple, list)) else (hx,)
+        right = all(isinstance(t, Tensor) for t in (x, *states)) and x.dim() in (2, 3)
+        if not right or any(s.dim() != x.dim() for s in states):
+            return STOCK[self._kind].forward(self, x, hx)  # raises
+        if lengths is not None:
+            lengths = _lengths(lengths, x.shape, self.batch_first)
+        if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            return self._autocast(x, hx, states, lengths)
+        reason = self._unserved(x, states)
+        if reason is not None:
+            result = self._stock(x, hx, states, lengths)
+            _warn_once(self._kind, reason)
+            return result
+        return self._traced(x, hx, states, lengths)
+
+    def _unserved(self, x: Tensor, states: tuple[Tensor, ...]) -> str | None:
+        """Why the kernels cannot serve the call, or None."""
+        weights = self._weights()
+        dtype, device = weights[0].dtype, x.device.type
+        if dtype not in _ops.DTYPES:
+            return f"weights of {dtype} (the kernels take float32 and float64)"
+        if device not in ("cpu", "meta"):
+            return f"tensors on {device} (this build has kernels for the CPU)"
+        if torch.compiler.is_compiling():
+            return (
+                "an export to ONNX, which knows PyTorch's operators alone" if torch.onnx.is_in_onnx_export() else None
+            )
+        if torch._C._get_tracing_state() is not None:
+            return "torch.jit.trace, whose programs run without Python"
+        if torch.autograd.forward_ad._current_level >= 0:
+            return "forward-mode differentiation, which runs in PyTorch's own operators"
+        for tensor in (x, *states, *weights):
+            if tensor.layout is not torch.strided:
+                return f"a tensor of layout {tensor.layout}"
+            if type(tensor) not in _PLAIN and not isinstance(tensor, _TRACED):
+                return f"a tensor of {type(tensor).__name__}"
+        return None
+
+    def _state_shapes(self, rows: Any) -> list[tuple[Any, ...]]:
+        """Of h and, in an LSTM, c."""
+        widths = [self.proj_size or self.hidden_size] + [self.hidden_size] * (self._kind == "LSTM")
+        return [(self.num_layers * (1 + self.bidirectional), rows, width) for width in widths]
+
+    def _traced(self, x: Tensor, hx: Any, states: tuple[Tensor, ...], lengths: Tensor | None) -> Any:
+        """The kernels as operators."""
+        axis = 0 if self.batch_first else 1
+        batch, initial = x, states
+        if x.dim() == 2:
+            batch, initial = x.unsqueeze(axis), tuple(s.unsqueeze(1) for s in states)
+        weights = self._weights()
+        shapes = self._state_shapes(batch.shape[axis])
+        if (
+            batch.shape[-1] != self.input_size
+            or batch.shape[1 - axis] == 0
+            or any(t.dtype != weights[0].dtype or t.device != weights[0].device for t in (x, *states))
+            or len(states) not in (0, len(shapes))
+            or any(tuple(initial[k].shape) != shapes[k] for k in range(len(initial)))
+        ):
+            return self._stock(x, hx, states, lengths)  # raises, or knows better
+        h0, c0 = (*initial, None, None)[:2]
+        drops = self.training and self.dropout > 0 and self.num_layers > 1
+        seed = _ops.draw_seed() if drops else None
+        options = self._cell(), self.num_layers, self.bidirectional, self.batch_first, self.dropout if drops else 0.0
+        if not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None:
+            y, *finals, _ = _transforms.Forward.apply(batch, h0, c0, lengths, seed, options, *weights)
+        else:
+            tape = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *states, *weights))
+            y, *finals, _ = _ops.forward(batch, weights, h0, c0, lengths, seed, *options, tape or drops)
+        return self._results(y, tuple(finals[: len(shapes)]), x.dim() == 3)
+
+    def _results(self, y: Tensor, finals: tuple[Tensor, ...], batched: bool) -> Any:
+        if not batched:
+            y, finals = y.squeeze(0 if self.batch_first else 1), tuple(f.squeeze(1) for f in finals)
+        return y, finals if self._kind == "LSTM" else finals[0]
+
+    def _stock(self, x: Tensor, hx: Any, states: tuple[Tensor, ...], lengths: Tensor | None) -> Any:
+        """PyTorch's own operator; in others of its operators what it has none for."""
+        forward_mode = torch.autograd.forward_ad._current_level >= 0
+        if lengths is None and self._cell() in _WITH_OPERATOR and not forward_mode:
+            return _stock_lstm(self, x, hx) if self._kind == "LSTM" else STOCK[self._kind].forward(self, x, hx)
+        axis = 0 if self.batch_first else 1
+        batch = x if x.dim() == 3 else x.unsqueeze(axis)
+        initial = tuple(s if x.dim() == 3 else s.unsqueeze(1) for s in states)
+        initial = initial or tuple(batch.new_zeros(shape) for shape in self._state_shapes(batch.shape[axis]))
+        self._update_flat_weights()
+        self.check_forward_args(batch, initial if self._kind == "LSTM" else initial[0], None)
+        y, finals = _cells.run(
+            self._cell(),
+            batch.transpose(0, 1) if self.batch_first else batch,
+            initial,
+            self._weights(),
+            num_layers=self.num_layers,
+            bias=self.bias,
+            bidirectional=self.bidirectional,
+            lengths=lengths if lengths is None else lengths.to(x.device),
+            dropout=lambda inputs, _: torch.dropout(inputs, self.dropout, self.training),
+        )
+        return self._results(y.transpose(0, 1) if self.batch_first else y, finals, x.dim() == 3)
+
+    def _autocast(self, x: Tensor, hx: Any, states: tuple[Tensor, ...], lengths: Tensor | None) -> Any:
+        """In an autocast region results have the dtype that `torch.nn`'s have; between, all is done in float32."""
+        low = torch.get_autocast_dtype("cpu")
+        tensors = (x, *states)
+        lowered = all(t.dtype in (torch.float32, low) for t in tensors)
+        with torch.autocast("cpu", enabled=False):
+            if not lowered or any(w.dtype != torch.float32 for w in self._weights()):
+                if all(t.dtype == torch.float64 for t in (*tensors, *self._weights())):
+                    return self._general(x, hx, lengths)
+                with torch.autocast("cpu", dtype=low):
+                    result = self._stock(x, hx, states, lengths)
+                _warn_once(self._kind, f"an autocast region with weights of {self._weights()[0].dtype}")
+                return result
+            raised = tuple(s.float() for s in states)
+            y, finals = self.forward(
+                x.float(), (raised if self._kind == "LSTM" else raised[0]) if raised else None, lengths=lengths
+            )
+        # A GRU mixes its old state with the new: PyTorch promotes to the wider of the two.
+        dtype = torch.promote_types(low, tensors[-1].dtype) if self._kind == "GRU" else low
+        return y.to(dtype), tuple(f.to(dtype) for f in finals) if self._kind == "LSTM" else finals.to(dtype)
+
+    def _over_packed(self, packed: PackedSequence, hx: Any, lengths: Any) -> Any:
+        """A PackedSequence, by way of padded rows: their padding is neither read nor computed."""
+        if lengths is not None:
+            raise ValueError("lengths: a PackedSequence has its own")
+        data, batch_sizes, sorted_indices, unsorted_indices = packed
+        states = () if hx is None else tuple(hx) if isinstance(hx, (tuple, list)) else (hx,)
+        if data.dim() != 2 or any(not isinstance(s, Tensor) or s.dim() != 3 for s in states):
+            return STOCK[self._kind].forward(self, packed, hx)  # raises
+        reason = self._unserved(data, states)
+        if reason is not None and self._cell() in _WITH_OPERATOR:
+            result = STOCK[self._kind].forward(self, packed, hx)
+            _warn_once(self._kind, reason)
+            return result
+        if hx is not None:
+            hx = self.permute_hidden(hx, sorted_indices)
+        if int(batch_sizes[0]) == int(batch_sizes[-1]):  # all of one length: the rows lie as in a batch
+            axes = data.unflatten(0, (len(batch_sizes), -1))
+            y, finals = self.forward(axes.transpose(0, 1) if self.batch_first else axes, hx)
+            output = (y.transpose(0, 1) if self.batch_first else y).flatten(0, 1)
+        else:
+            padding = _packed.Padding.of(batch_sizes, self.batch_first)
+            y, finals = self.forward(padding.pad(data), hx, lengths=padding.lengths)
+            output = padding.unpad(y)
+        y = PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices)
+        return y, self.permute_hidden(finals, unsorted_indices)
+
+    def __prepare_scriptable__(self) -> torch.nn.Module:
+        """For `torch.jit.script`: PyTorch's own module with the same parameters."""
+        if self._cell() not in _WITH_OPERATOR:
+            raise NotImplementedError(f"torch.jit.script: torch.nn has no {self._cell()}")
+        stock = STOCK[self._kind].__new__(STOCK[self._kind])
+        stock.__dict__.update(self.__dict__)
+        return stock
+
+
+def _lengths(value: Any, shape: torch.Size, batch_first: bool) -> Tensor:
+    """As a tensor of int64 on the CPU. Raises TypeError or ValueError unless there is an integer for each row."""
+    try:
+        lengths = value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"lengths must be integers, got {type(value).__name__}") from error
+    if lengths.is_floating_point() and lengths.numel() == 0:
+        lengths = lengths.long()  # PyTorch's type for []
+    if lengths.is_floating_point() or lengths.is_complex() or lengths.dtype is torch.bool:
+        raise TypeError(f"lengths must be integers, got {lengths.dtype}")
+    batched = len(shape) == 3
+    rows = shape[0 if batch_first else 1] if batched else 1
+    if lengths.dim() == 0 and not batched:
+        lengths = lengths.unsqueeze(0)
+    if lengths.dim() != 1 or lengths.shape[0] != rows:
+        raise ValueError(f"lengths must have shape ({rows},), got {tuple(lengths.shape)}")
+    return lengths.to("cpu", torch.int64).contiguous()
+
+
+def _warn_once(kind: str, reason: str) -> None:
+    if torch.compiler.is_compiling() or reason in _warned:
+        return
+    _warned.add(reason)
+    warnings.warn(f"fastrnn.torch.{kind}: PyTorch's own path ran, not fastrnn's kernels, for {reason}", stacklevel=2)
+
+
+class RNN(_Recurrent):
+    """An Elman network in place of `torch.nn.RNN`: the same arguments, attributes, parameters and results.
+
+    h' = f(W_ih x + b_ih + W_hh h + b_hh), f one of tanh, relu and, which `torch.nn` does not have, sigmoid.
+
+    Args:
+        input_size, hidden_size, num_layers=1, nonlinearity="tanh", bias=True, batch_first=False, dropout=0.0,
+            bidirectional=False, device=None, dtype=None: as `torch.nn.RNN`'s.
+
+    A call is `output, h_n = rnn(input, h_0, lengths=lengths)`; `help(RNN.forward)` has its shapes. What the kernels do
+    not serve, such as half precision and other devices than the CPU, runs in PyTorch's own operators, and a warning
+    says why, once. Weights are packed in each call, so that every write to them, `.data` included, takes effect.
+    """
+
+    _kind = "RNN"
+    nonlinearity = "tanh"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if "proj_size" in kwargs:
+            raise ValueError("proj_size argument is only supported for LSTM, not RNN or GRU")
+        nonlinearity = args[3] if len(args) > 3 else kwargs.pop("nonlinearity", "tanh")
+        if nonlinearity not in ("tanh", "relu", "sigmoid"):
+            raise ValueError(f"Unknown nonlinearity {nonlinearity!r}. Select from 'tanh', 'relu' or 'sigmoid'.")
+        super().__init__("RNN_RELU" if nonlinearity == "relu" else "RNN_TANH", *args[:3], *args[4:], **kwargs)
+        self.nonlinearity = nonlinearity
+        self.mode = f"RNN_{nonlinearity.upper()}"
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + (", nonlinearity=sigmoid" if self.nonlinearity == "sigmoid" else "")
+
+
+class LSTM(_Recurrent):
+    """A long short-term memory in place of `torch.nn.LSTM`: the same arguments, attributes, parameters and results.
+
+    Args:
+        input_size, hidden_size, num_layers=1, bias=True, batch_first=False, dropout=0.0, bidirectional=False,
+            proj_size=0, device=None, dtype=None: as `torch.nn.LSTM`'s.
+
+    A call is `output, (h_n, c_n) = lstm(input, (h_0, c_0), lengths=lengths)`; all else is as for `RNN`.
+    """
+
+    _kind = "LSTM"
+    check_forward_args = STOCK["LSTM"].check_forward_args
+    get_expected_cell_size = STOCK["LSTM"].get_expected_cell_size
+    permute_hidden = STOCK["LSTM"].permute_hidden
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__("LSTM", *args, **kwargs)
+
+
+class GRU(_Recurrent):
+    """A gated recurrent unit in place of `torch.nn.GRU`: the same arguments, attributes, parameters and results.
+
+    Args:
+        input_size, hidden_size, num_layers=1, bias=True, batch_first=False, dropout=0.0, bidirectional=False,
+            device=None, dtype=None: as `torch.nn.GRU`'s.
+        reset_after: False is the variant of Cho et al. 2014, where the reset gate acts before the recurrent product,
+            n = tanh(W_in x + b_in + W_hn (r * h) + b_hn), which `torch.nn` does not have. By keyword alone.
+
+    A call is `output, h_n = gru(input, h_0, lengths=lengths)`; all else is as for `RNN`.
+    """
+
+    _kind = "GRU"
+    reset_after = True
+
+    def __init__(self, *args: Any, reset_after: bool = True, **kwargs: Any) -> None:
+        if "proj_size" in kwargs:
+            raise ValueError("proj_size argument is only supported for LSTM, not RNN or GRU")
+        cell = gru_cell(reset_after)
+        super().__init__("GRU", *args, **kwargs)
+        self.reset_after = cell == "gru"
+
+    def _cell(self) -> str:
+        return gru_cell(self.reset_after)
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + ("" if self.reset_after else ", reset_after=False")

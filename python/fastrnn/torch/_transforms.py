@@ -1,0 +1,87 @@
+"""The operators for `torch.func`: its `grad`, `vjp` and `jacrev` ask for functions with a `setup_context`, which those
+that `torch.library` generates do not have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import _ops
+
+
+class Forward(torch.autograd.Function):
+    """`torch.ops.fastrnn.forward` for training: y, h_n, c_n and the tape. Weights follow the other arguments."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        x: Tensor,
+        h0: Tensor | None,
+        c0: Tensor | None,
+        lengths: Tensor | None,
+        seed: Tensor | None,
+        options: tuple[Any, ...],
+        *weights: Tensor,
+    ) -> tuple[Tensor, ...]:
+        return _ops.forward(x, list(weights), h0, c0, lengths, seed, *options, True)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        x, h0, c0, lengths, seed, ctx.options, *weights = inputs
+        y, _, c_n, tape = output
+        ctx.save_for_backward(x, h0, c0, lengths, seed, y, tape, *weights)
+        ctx.mark_non_differentiable(tape, *([] if ctx.options[0] == "lstm" else [c_n]))
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor, dh_n: Tensor, dc_n: Tensor, _: Any) -> tuple[Any, ...]:
+        x, h0, c0, lengths, seed, y, tape, *weights = ctx.saved_tensors
+        dc_n = dc_n if ctx.options[0] == "lstm" else None
+        dx, dh0, dc0, *dweights = Backward.apply(
+            x, h0, c0, lengths, seed, y, tape, dy, dh_n, dc_n, ctx.options, *weights
+        )
+        return dx, None if h0 is None else dh0, None if c0 is None else dc0, None, None, None, *dweights
+
+
+class Backward(torch.autograd.Function):
+    """`torch.ops.fastrnn.backward`: dx, dh0, dc0 and the gradients of the weights, one after the other."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        x: Tensor,
+        h0: Tensor | None,
+        c0: Tensor | None,
+        lengths: Tensor | None,
+        seed: Tensor | None,
+        y: Tensor,
+        tape: Tensor,
+        dy: Tensor,
+        dh_n: Tensor,
+        dc_n: Tensor | None,
+        options: tuple[Any, ...],
+        *weights: Tensor,
+    ) -> tuple[Tensor, ...]:
+        dx, dh0, dc0, dweights = _ops.backward(
+            x, list(weights), h0, c0, lengths, seed, y, tape, dy, dh_n, dc_n, *options, True
+        )
+        return dx, dh0, dc0, *dweights
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        x, h0, c0, lengths, seed, _, _, dy, dh_n, dc_n, ctx.options, *weights = inputs
+        ctx.save_for_backward(x, h0, c0, lengths, seed, dy, dh_n, dc_n, *weights)
+        if ctx.options[0] != "lstm":
+            ctx.mark_non_differentiable(output[2])
+
+    @staticmethod
+    def backward(ctx: Any, ddx: Tensor, ddh0: Tensor, ddc0: Tensor, *ddweights: Tensor) -> tuple[Any, ...]:
+        x, h0, c0, lengths, seed, dy, dh_n, dc_n, *weights = ctx.saved_tensors
+        given = x, h0, c0, dy, dh_n, dc_n
+        net = _ops.network_of(ctx.options[0], x, weights, *ctx.options[1:])
+        *found, dweights = _ops.second_derivatives(net, weights, lengths, seed, given, (ddx, ddh0, ddc0), ddweights)
+        dx, dh0, dc0, *ends = (None if t is None else d for t, d in zip(given, found, strict=True))
+        return dx, dh0, dc0, None, None, None, None, *ends, None, *dweights
