@@ -3,6 +3,7 @@
 #pragma once
 
 #include "elements.cuh"
+#include "forward_stage.cuh"
 
 namespace fastrnn::cuda {
 
@@ -24,7 +25,7 @@ template <class T> struct BackwardStep {
 
   Rows rows;
   int64_t step, hidden, output;
-  const T* saved;  // (T, B, S, H)
+  const A* saved;  // (T, B, S, H)
   const A* cells;  // (T, B, H)
   View<const T> y;
   const T *h0, *c0;  // or null
@@ -59,7 +60,7 @@ template <class T> struct BackwardStep {
     return c0 ? A(widen(c0[row * hidden + unit])) : A(0);
   }
   FASTRNN_FN A saved_of(int64_t row, int64_t time, int count, int i, int64_t unit) const {
-    return widen(saved[((time * rows.count + row) * count + i) * hidden + unit]);
+    return saved[((time * rows.count + row) * count + i) * hidden + unit];
   }
   template <class Cell> FASTRNN_FN void put_slot(int64_t row, int64_t time, int slot, int64_t unit, A value) const {
     constexpr SlotOrder<Cell> order = slot_order<Cell>;  // a copy: device code cannot index the other
@@ -98,17 +99,16 @@ template <class Cell, class T, bool projected> __global__ void backward_step(Bac
   for_each_element(s.rows.count, s.hidden, [&](int64_t row, int64_t unit) {
     if (!s.rows.alive(row, s.step)) return s.template clear_slots<Cell>(row, unit);
     const int64_t time = s.rows.time(row, s.step), i = row * s.hidden + unit;
-    A saved[Cell::saved > 0 ? Cell::saved : 1], slot[Cell::slots];
-    for (int k = 0; k < Cell::saved; ++k) saved[k] = s.saved_of(row, time, Cell::saved, k, unit);
+    A saved[saved_values<Cell>], slot[Cell::slots];
+    for (int k = 0; k < saved_values<Cell>; ++k) saved[k] = s.saved_of(row, time, saved_values<Cell>, k, unit);
     State<A> before{}, after{}, d{};
     if constexpr (Cell::carries) before.h = s.h_before(row, unit);
     if constexpr (Cell::has_cell) {
       before.c = s.c_before(row, unit);
       after.c = s.cells[(time * s.rows.count + row) * s.hidden + unit];
       d.c = s.dc[i];
-    } else {
-      after.h = widen(s.y.data[time * s.y.time + row * s.y.row + unit]);
     }
+    if constexpr (Cell::saved == 0) after.h = saved[0];
     d.h = projected ? s.d_hidden[i] : s.dh(row, time, unit);
     Cell::backward(saved, before, after, d, slot);
     for (int k = 0; k < Cell::slots; ++k) s.template put_slot<Cell>(row, time, k, unit, slot[k]);

@@ -5,6 +5,9 @@
 
 namespace fastrnn::cuda {
 
+// Values a unit and step on the tape. A cell that saves nothing has h there: y may have lost too many of its bits.
+template <class Cell> constexpr int saved_values = Cell::saved > 0 ? Cell::saved : 1;
+
 template <class T> struct ForwardStep {
   using A = Computed<T>;
 
@@ -20,7 +23,7 @@ template <class T> struct ForwardStep {
   T* between;  // (B, H): what the second product starts from
   A* kept;  // (B, G, H): for reset_first, gates from the first product to the second
   View<T> y;
-  T* saved;  // (T, B, S, H), tape, or null
+  A* saved;  // (T, B, S, H), tape, or null
   A* cells;  // (T, B, H), likewise
   const T *h0, *c0;
   T *h_n, *c_n;
@@ -35,7 +38,7 @@ template <class T> struct ForwardStep {
   FASTRNN_FN A with_bias(A product, int gate, int64_t unit) const {
     return b_hh ? product + widen(b_hh[gate * hidden + unit]) : product;
   }
-  FASTRNN_FN T* saved_at(int64_t row, int64_t time, int count, int i, int64_t unit) const {
+  FASTRNN_FN A* saved_at(int64_t row, int64_t time, int count, int i, int64_t unit) const {
     return saved + ((time * rows.count + row) * count + i) * hidden + unit;
   }
   FASTRNN_FN void put_h(int64_t row, int64_t time, int64_t unit, A value) const {
@@ -58,7 +61,7 @@ template <class T> __global__ void begin_forward(ForwardStep<T> s) {
 // A row that has ended keeps its h and c; at time `step`, which is past its length, y and the tape are 0.
 template <class Cell, class T> FASTRNN_FN void clear_step(const ForwardStep<T>& s, int64_t row, int64_t unit) {
   if (s.saved) {
-    for (int i = 0; i < Cell::saved; ++i) *s.saved_at(row, s.step, Cell::saved, i, unit) = T{};
+    for (int i = 0; i < saved_values<Cell>; ++i) *s.saved_at(row, s.step, saved_values<Cell>, i, unit) = 0;
   }
   if (s.cells) s.cells[(s.step * s.rows.count + row) * s.hidden + unit] = 0;
 }
@@ -71,7 +74,7 @@ template <class Cell, class T, bool projected> __global__ void forward_step(Forw
       return clear_step<Cell>(s, row, unit);
     }
     const int64_t time = s.rows.time(row, s.step);
-    A x[Cell::gates], p[Cell::gates], saved[Cell::saved > 0 ? Cell::saved : 1];
+    A x[Cell::gates], p[Cell::gates], saved[saved_values<Cell>];
     for (int i = 0; i < Cell::gates; ++i) {
       x[i] = s.x_of(row, time, Cell::gates, i, unit);
       p[i] = s.p_of(row, Cell::gates, i, unit);
@@ -86,8 +89,9 @@ template <class Cell, class T, bool projected> __global__ void forward_step(Forw
       s.put_h(row, time, unit, state.h);
     }
     if constexpr (Cell::has_cell) s.c[row * s.hidden + unit] = state.c;
+    if constexpr (Cell::saved == 0) saved[0] = state.h;
     if (s.saved) {
-      for (int i = 0; i < Cell::saved; ++i) *s.saved_at(row, time, Cell::saved, i, unit) = narrow<T>(saved[i]);
+      for (int i = 0; i < saved_values<Cell>; ++i) *s.saved_at(row, time, saved_values<Cell>, i, unit) = saved[i];
     }
     if (s.cells) s.cells[(time * s.rows.count + row) * s.hidden + unit] = state.c;
   });
@@ -137,7 +141,7 @@ template <class Cell, class T> __global__ void forward_mix(ForwardStep<T> s) {
     const A p = s.with_bias(s.p2[row * s.hidden + unit], last, unit);
     s.put_h(row, time, unit, Cell::forward_mix(x, p, kept, A(widen(s.h[row * s.output + unit]))));
     if (s.saved) {
-      for (int i = 0; i < Cell::saved; ++i) *s.saved_at(row, time, Cell::saved, i, unit) = narrow<T>(kept[i]);
+      for (int i = 0; i < Cell::saved; ++i) *s.saved_at(row, time, Cell::saved, i, unit) = kept[i];
     }
   });
 }

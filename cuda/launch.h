@@ -45,8 +45,9 @@ struct Options {
   bool tf32 = false;  // float32 products on tensor cores, with factors rounded to 10 bits
 };
 
-// Offsets in bytes; every array is C-contiguous and 0 past a row's length. As the CPU's, but `cells` are float where
-// the network's type is narrower.
+// Offsets in bytes; every array is C-contiguous and 0 past a row's length. As the CPU's, but where the network's
+// type has 16 bits, `saved` and `cells` are float: 1 - z of a gate rounded to bfloat16 may be nothing but the error.
+// An RNN's `saved` is h.
 TapeLayout tape_layout(const Spec&, int64_t steps, int64_t rows);  // throws std::bad_alloc if no memory can be so large
 
 // Bytes of workspace that a call needs. Of the call's pointers it matters only which are null.

@@ -35,7 +35,7 @@ struct SequenceGradient : Sequence {
 // One cell and type. `workspace` is of the size that the function before it tells; the two parts of a backward call
 // share theirs.
 struct Kernels {
-  int saved;
+  int saved;  // values a unit and step on the tape
   bool has_cell;
   size_t (*forward_workspace)(const Sequence&);
   void (*forward)(const Sequence&, std::byte* workspace, Stream, Products&);

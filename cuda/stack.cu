@@ -264,7 +264,7 @@ template <class Function> auto with_type(const Spec& spec, Function&& function) 
 TapeLayout tape_layout(const Spec& spec, int64_t steps, int64_t rows) {
   constexpr size_t alignment = 256;
   const Kernels& k = kernels(spec.cell, spec.dtype);
-  const size_t cell_size = spec.dtype == DType::float64 ? 8 : 4;
+  const size_t computed = spec.dtype == DType::float64 ? 8 : 4;  // bytes of a gate or a c
   TapeLayout layout{{}, 0};
   const auto take = [&](int64_t width, size_t itemsize) {
     const size_t offset = layout.bytes;
@@ -282,8 +282,8 @@ TapeLayout tape_layout(const Spec& spec, int64_t steps, int64_t rows) {
   for (int64_t layer = 0; layer < spec.num_layers; ++layer) {
     TapeLayout::Layer kept{};
     for (int64_t direction = 0; direction < spec.directions(); ++direction) {
-      kept.saved.push_back(take(k.saved * spec.hidden_size, spec.itemsize()));
-      if (k.has_cell) kept.cells.push_back(take(spec.hidden_size, cell_size));
+      kept.saved.push_back(take(k.saved * spec.hidden_size, computed));
+      if (k.has_cell) kept.cells.push_back(take(spec.hidden_size, computed));
     }
     kept.hidden = take(layer + 1 < spec.num_layers ? spec.directions() * spec.output_size() : 0, spec.itemsize());
     layout.layers.push_back(std::move(kept));

@@ -56,7 +56,7 @@ template <class Cell, class T> class StepByStepForward {
     step.b_ih = static_cast<const T*>(s.weights.b_ih), step.b_hh = static_cast<const T*>(s.weights.b_hh);
     step.h = h_, step.c = c_, step.between = between_, step.kept = kept_;
     step.y = {static_cast<T*>(s.y.data), s.y.time, s.y.row, s.y.unit};
-    step.saved = static_cast<T*>(s.saved), step.cells = static_cast<A*>(s.cells);
+    step.saved = static_cast<A*>(s.saved), step.cells = static_cast<A*>(s.cells);
     step.h0 = static_cast<const T*>(s.h0), step.c0 = static_cast<const T*>(s.c0);
     step.h_n = static_cast<T*>(s.h_n), step.c_n = static_cast<T*>(s.c_n);
     return step;
@@ -183,7 +183,7 @@ template <class Cell, class T> class StepByStepBackward {
     BackwardStep<T> step{};
     step.rows = {d.rows, d.steps, s.lengths, s.reverse};
     step.hidden = d.hidden, step.output = d.output;
-    step.saved = static_cast<const T*>(s.saved), step.cells = static_cast<const A*>(s.cells);
+    step.saved = static_cast<const A*>(s.saved), step.cells = static_cast<const A*>(s.cells);
     step.y = {static_cast<const T*>(s.y.data), s.y.time, s.y.row, s.y.unit};
     step.h0 = static_cast<const T*>(s.h0), step.c0 = static_cast<const T*>(s.c0);
     step.dy = {static_cast<const T*>(s.dy.data), s.dy.time, s.dy.row, s.dy.unit};
@@ -252,7 +252,7 @@ template <class Cell, class T> class StepByStepBackward {
 
 template <class Cell, class T> constexpr Kernels step_by_step() {
   return {
-      Cell::saved,
+      saved_values<Cell>,
       Cell::has_cell,
       [](const Sequence& s) { return StepByStepForward<Cell, T>(s, nullptr).bytes; },
       [](const Sequence& s, std::byte* workspace, Stream stream, Products& multiply) {

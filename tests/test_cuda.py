@@ -38,6 +38,14 @@ def valid(**combination):
 
 
 CASES = [Case(**combination) for combination in covering(FACTORS, valid)]
+
+
+def comparable(case, dtype):
+    """Among many relus rounded to 16 bits, one always lies at its kink."""
+    relus = case.hidden * (case.batch or 1) * case.steps * case.layers * (1 + case.bidirectional)
+    return case.cell != "rnn_relu" or relus <= {"float16": 1000, "bfloat16": 150}.get(dtype, 10**5)
+
+
 # For the sanitizers: little of everything.
 SMALL = [Case(cell, 5, 3, 3, 3, 2, bidirectional=True, dropout=0.35, ragged=True) for cell in CELLS]
 
@@ -52,7 +60,7 @@ def programs():
 
 def make_call(case, dtype, **options):
     """Data with no relu at its kink, as far as rounding in this type reaches; and what the reference makes of them."""
-    near = NEAR_A_KINK * {"float32": 1, "float64": 1, "float16": 2**10, "bfloat16": 2**13}[dtype]
+    near = NEAR_A_KINK * {"float16": 2**10, "bfloat16": 2**13}.get(dtype, 1)
     for seed in itertools.count():
         layer = case.network(Reference, "float64")
         call = Call(layer, case.data(layer, seed), dtype, **options)
@@ -72,8 +80,10 @@ def check(assert_near, call, results, expected):
         assert_near(which, call.dtype, call.layer.spec, call.shape[0], got, wanted)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(
+    ("case", "dtype"),
+    [pytest.param(*p, id="-".join(map(str, p))) for p in itertools.product(CASES, DTYPES) if comparable(*p)],
+)
 def test_parity(programs, assert_near, case, dtype):
     number = CASES.index(case)
     call, expected = make_call(case, dtype, strided=number % 2 == 1)
@@ -158,7 +168,7 @@ def test_gradients_may_be_absent(programs, assert_near, cell, absent):
 @pytest.mark.parametrize("cell", CELLS)
 def test_large_pre_activations(programs, cell):
     layer = Case(cell, 6, 4, 3, 4).network(Reference, "float64")
-    data = make_data(layer, 4, 3)
+    data = make_data(layer, 4, 3, initial=False)
     data.x[:] = np.where(data.x > 0, 3e4, -3e4)
     for dtype in DTYPES:
         (results,) = cuda_runner.run([Call(layer, data, dtype)], programs / "cuda_driver_plain")

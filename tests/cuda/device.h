@@ -36,8 +36,10 @@ inline void* device_allocate(size_t bytes) {
 }
 inline void device_free(void* memory) { std::free(memory); }
 inline void device_set(void* to, int byte, size_t bytes) { std::memset(to, byte, bytes); }
-inline void upload(void* to, const void* from, size_t bytes) { std::memcpy(to, from, bytes); }
-inline void download(void* to, const void* from, size_t bytes) { std::memcpy(to, from, bytes); }
+inline void upload(void* to, const void* from, size_t bytes) {
+  if (bytes > 0) std::memcpy(to, from, bytes);
+}
+inline void download(void* to, const void* from, size_t bytes) { upload(to, from, bytes); }
 #endif
 
 // A block of bytes, 0xff (NaN) until something is put there.

@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <new>
-#include <vector>
 
 #if defined(EMULATION_ADDRESS)
 #include <sanitizer/asan_interface.h>
@@ -52,25 +51,12 @@ constexpr int kept_registers = 6;
 Fiber* running = nullptr;
 void* host_place = nullptr;
 
-std::vector<char*>& free_stacks() {
-  static std::vector<char*> stacks;
-  return stacks;
-}
-
-char* take_stack() {
-  if (free_stacks().empty()) {
-    void* memory = mmap(nullptr, page + stack_bytes, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED) throw std::bad_alloc();
-    mprotect(memory, page, PROT_NONE);  // an overflow stops here
-    free_stacks().push_back(static_cast<char*>(memory) + page);
-  }
-  char* stack = free_stacks().back();
-  free_stacks().pop_back();
-#if defined(EMULATION_ADDRESS)
-  __asan_unpoison_memory_region(stack, stack_bytes);
-#endif
-  return stack;
+char* make_stack() {
+  void* memory = mmap(nullptr, page + stack_bytes, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) throw std::bad_alloc();
+  mprotect(memory, page, PROT_NONE);  // an overflow stops here
+  return static_cast<char*>(memory) + page;
 }
 
 #if defined(EMULATION_ADDRESS)
@@ -92,13 +78,7 @@ void begin_fiber() {
   __builtin_trap();
 }
 
-Fiber::Fiber(void (*function)()) : stack_(take_stack()), function_(function) {
-  static unsigned made = 0;
-  // Tops at different offsets, so that the stacks do not all fall into one set of the cache.
-  void** top = reinterpret_cast<void**>(stack_ + stack_bytes - 16 - made++ % 61 * 64);
-  *top = reinterpret_cast<void*>(&begin_fiber);
-  for (int i = 1; i <= kept_registers; ++i) top[-i] = nullptr;
-  place_ = top - kept_registers;
+Fiber::Fiber() : stack_(make_stack()) {
 #if defined(EMULATION_THREAD)
   shadow_ = __tsan_create_fiber(0);
 #endif
@@ -108,7 +88,20 @@ Fiber::~Fiber() {
 #if defined(EMULATION_THREAD)
   __tsan_destroy_fiber(shadow_);
 #endif
-  free_stacks().push_back(stack_);
+  munmap(stack_ - page, page + stack_bytes);
+}
+
+void Fiber::start(void (*function)()) {
+  static unsigned started = 0;
+  function_ = function;
+#if defined(EMULATION_ADDRESS)
+  __asan_unpoison_memory_region(stack_, stack_bytes);
+#endif
+  // Tops at different offsets, so that the stacks do not all fall into one set of the cache.
+  void** top = reinterpret_cast<void**>(stack_ + stack_bytes - 16 - started++ % 61 * 64);
+  *top = reinterpret_cast<void*>(&begin_fiber);
+  for (int i = 1; i <= kept_registers; ++i) top[-i] = nullptr;
+  place_ = top - kept_registers;
 }
 
 void Fiber::resume() {

@@ -1,5 +1,6 @@
 // A function that can be left in the middle and gone on with later: a stack and a place on it. Sanitizers are told of
-// every change of stack. Threads of a kernel are fibers of one host thread.
+// every change of stack. Threads of a kernel are fibers of one host thread. Making one takes long under sanitizers, so
+// they are used again.
 #pragma once
 
 #include <cstddef>
@@ -8,19 +9,20 @@ namespace emulation {
 
 class Fiber {
  public:
-  explicit Fiber(void (*function)());  // the function must not return: it ends in leave(true)
+  Fiber();
   ~Fiber();
   Fiber(const Fiber&) = delete;
   Fiber& operator=(const Fiber&) = delete;
 
-  void resume();                // from the host thread: runs the fiber until it leaves
-  void leave(bool for_good);  // from the fiber: back to resume()
+  void start(void (*function)());  // what the next resume() calls; it must not return: it ends in leave(true)
+  void resume();                   // from the host thread: runs the fiber until it leaves
+  void leave(bool for_good);       // from the fiber: back to resume()
 
  private:
   friend void begin_fiber();
   char* stack_;
-  void* place_;  // stack pointer while it does not run
-  void (*function_)();
+  void* place_ = nullptr;  // stack pointer while it does not run
+  void (*function_)() = nullptr;
   [[maybe_unused]] void* fake_stack_ = nullptr;  // AddressSanitizer's
   [[maybe_unused]] void* shadow_ = nullptr;      // ThreadSanitizer's
 };

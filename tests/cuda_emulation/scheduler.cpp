@@ -39,13 +39,16 @@ class Scheduler {
 
   ~Scheduler() {
     for (auto& block : grid_.blocks) {
-      if (block) free_shared(block->shared, grid_.shape.shared_bytes);
+      if (!block) continue;
+      free_shared(block->shared, grid_.shape.shared_bytes);
+      for (Thread& thread : block->threads) {
+        if (thread.state == Thread::State::done) free_fibers().push_back(std::move(thread.fiber));
+      }
     }
   }
 
   void run() {
     grid = &grid_;
-    release(&launched_);
     while (grid_.fault.empty()) {
       start_clusters();
       if (ready_.empty() && !revive_spinners()) break;
@@ -92,12 +95,26 @@ class Scheduler {
       thread.number = t, thread.lane = t % 32, thread.block = block.get();
       thread.index = {t % size.x, t / size.x % size.y, t / (size.x * size.y)};
       thread.block_index = {number % blocks.x, number / blocks.x % blocks.y, number / (blocks.x * blocks.y)};
-      thread.fiber = std::make_unique<Fiber>(&body);
+      thread.fiber = take_fiber();
+      thread.fiber->start(&body);
       ready_.push_back(&thread);
     }
     ++resident_;
     live_ += block->live;
     grid_.blocks[number] = std::move(block);
+    release(&launched_);
+  }
+
+  // Those of launches before: a fiber that had two threads of one launch would make an order between them.
+  static std::vector<std::unique_ptr<Fiber>>& free_fibers() {
+    static std::vector<std::unique_ptr<Fiber>> fibers;
+    return fibers;
+  }
+  static std::unique_ptr<Fiber> take_fiber() {
+    if (free_fibers().empty()) return std::make_unique<Fiber>();
+    std::unique_ptr<Fiber> fiber = std::move(free_fibers().back());
+    free_fibers().pop_back();
+    return fiber;
   }
 
   // When all who can run spin, they look again. False when the launch is over, or stuck.
@@ -171,7 +188,7 @@ class Scheduler {
   int idle_ = 0;
   std::vector<unsigned> clusters_;  // still to start
   std::vector<Thread*> ready_, spinning_;
-  char launched_, ended_;  // the kernel's beginning and end, for ThreadSanitizer
+  char launched_, ended_;  // threads' beginnings and ends, for ThreadSanitizer
 };
 
 Scheduler* scheduler = nullptr;
