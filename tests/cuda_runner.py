@@ -86,6 +86,7 @@ class Call:
     dtype: str
     strided: bool = False
     tf32: bool = False
+    graph: bool = False
 
     def __post_init__(self):
         """All values become values of the dtype, so that the reference is given the same."""
@@ -128,6 +129,7 @@ class Call:
             "batch_first": int(spec.batch_first),
             "seed": data.dropout_seed,
             "tf32": int(self.tf32),
+            "graph": int(self.graph),
         }
         line = " ".join(f"{key}={value}" for key, value in fields.items()) + "\n"
         arrays = [self._time_major(data.x), *(data.state or ()), *self.layer.parameters.values()]
@@ -167,13 +169,16 @@ class Call:
         return array.swapaxes(0, 1) if self.layer.spec.batch_first else array
 
 
-def run(calls, program, *options):
-    """The results of some calls, from one process of the driver. Raises RuntimeError with what it said if it fails."""
+def run(calls, program, *options, under=()):
+    """The results of some calls, from one process of the driver, `under` another program if one is given.
+
+    Raises RuntimeError with what it said if it fails.
+    """
     environment = os.environ | ENVIRONMENT
     request = b"".join(call.request() for call in calls)
-    done = subprocess.run([program, *options], input=request, capture_output=True, env=environment)
+    done = subprocess.run([*under, program, *options], input=request, capture_output=True, env=environment)
     if done.returncode != 0:
-        raise RuntimeError(done.stderr.decode(errors="replace"))
+        raise RuntimeError((done.stderr + (done.stdout if under else b"")).decode(errors="replace"))
     results, place = [], 0
     for call in calls:
         groups, size = call.results(done.stdout[place:])

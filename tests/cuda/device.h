@@ -28,6 +28,35 @@ inline void upload(void* to, const void* from, size_t bytes) {
 inline void download(void* to, const void* from, size_t bytes) {
   require(cudaMemcpy(to, from, bytes, cudaMemcpyDeviceToHost));
 }
+
+// A stream, and work on it: queued call by call, or captured in a graph and run as one.
+class Queue {
+ public:
+  Queue() { require(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking)); }
+  ~Queue() { cudaStreamDestroy(stream_); }
+  Queue(const Queue&) = delete;
+  Queue& operator=(const Queue&) = delete;
+
+  template <class Work> void run(bool as_graph, Work work) const {
+    if (!as_graph) {
+      work(stream_);
+      return require(cudaStreamSynchronize(stream_));
+    }
+    cudaGraph_t graph = nullptr;
+    cudaGraphExec_t ready = nullptr;
+    require(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeGlobal));
+    work(stream_);
+    require(cudaStreamEndCapture(stream_, &graph));
+    require(cudaGraphInstantiate(&ready, graph, 0));
+    require(cudaGraphLaunch(ready, stream_));
+    require(cudaStreamSynchronize(stream_));
+    cudaGraphExecDestroy(ready);
+    cudaGraphDestroy(graph);
+  }
+
+ private:
+  cudaStream_t stream_ = nullptr;
+};
 #else
 inline void* device_allocate(size_t bytes) {
   void* memory = nullptr;
@@ -40,6 +69,11 @@ inline void upload(void* to, const void* from, size_t bytes) {
   if (bytes > 0) std::memcpy(to, from, bytes);
 }
 inline void download(void* to, const void* from, size_t bytes) { upload(to, from, bytes); }
+
+class Queue {
+ public:
+  template <class Work> void run(bool, Work work) const { work(nullptr); }
+};
 #endif
 
 // A block of bytes, 0xff (NaN) until something is put there.

@@ -6,7 +6,7 @@
 // A case is a line of key=value pairs (see Case) and then its arrays, C-contiguous: lengths (int64), x, h0, c0, for each
 // layer and direction w_ih, w_hh, b_ih, b_hh, w_hr, then dy, dh_n, dc_n; without those that it does not have. A result
 // is y, h_n, c_n of an inference call, the same of a training call, dx, dh0, dc0 and the gradients of the weights.
-// The training call is made twice and must give the same bits.
+// The training call is made twice and must give the same bits, also where the second one is a CUDA graph.
 #include <iostream>
 #include <memory>
 #include <sstream>
@@ -29,6 +29,7 @@ struct Case {
   bool batch_first = false;  // they lie as (B, T, ...)
   uint64_t seed = 0;  // of dropout
   bool tf32 = false;
+  bool graph = false;  // the second time, as a CUDA graph
 };
 
 const char* const cells[] = {"rnn_tanh", "rnn_relu", "rnn_sigmoid", "lstm", "gru", "gru_reset_before"};
@@ -67,6 +68,7 @@ Case parse(const std::string& line) {
     else if (key == "batch_first") c.batch_first = number();
     else if (key == "seed") c.seed = std::stoull(value);
     else if (key == "tf32") c.tf32 = number();
+    else if (key == "graph") c.graph = number();
     else throw std::runtime_error("there is no option " + key);
   }
   return c;
@@ -176,10 +178,10 @@ class Run {
   void write() {
     infer();
     collect(0, final_, false);
-    train();
+    train(false);
     const size_t from = results_.size();
     collect(0, outputs_.size(), true);
-    train();
+    train(c_.graph);
     const size_t middle = results_.size();
     collect(0, outputs_.size(), true);
     if (results_.compare(from, middle - from, results_, middle) != 0) {
@@ -206,26 +208,22 @@ class Run {
 
   void infer() {
     call_.tape = nullptr;
-    forward();
+    const DeviceArray workspace(cuda::workspace(spec_, static_cast<const Forward&>(call_)));
+    queue_.run(false, [&](cuda::Stream stream) { forward(workspace, stream); });
   }
-  void train() {
+  void train(bool as_graph) {
     const DeviceArray tape(cuda::tape_layout(spec_, c_.steps, c_.rows).bytes);
     call_.tape = static_cast<std::byte*>(tape.data());
-    forward();
-    const DeviceArray workspace(cuda::workspace(spec_, call_));
-    cuda::backward(context_, spec_, weights_, call_, static_cast<std::byte*>(workspace.data()), nullptr, {c_.tf32});
-    finish();
+    const DeviceArray workspace(cuda::workspace(spec_, static_cast<const Forward&>(call_)));
+    const DeviceArray backward_workspace(cuda::workspace(spec_, call_));
+    queue_.run(as_graph, [&](cuda::Stream stream) {
+      forward(workspace, stream);
+      cuda::backward(context_, spec_, weights_, call_, static_cast<std::byte*>(backward_workspace.data()), stream,
+                     {c_.tf32});
+    });
   }
-  void forward() {
-    const Forward& call = call_;
-    const DeviceArray workspace(cuda::workspace(spec_, call));
-    cuda::forward(context_, spec_, weights_, call, static_cast<std::byte*>(workspace.data()), nullptr, {c_.tf32});
-    finish();
-  }
-  void finish() {
-#if defined(__CUDACC__)
-    require(cudaDeviceSynchronize());
-#endif
+  void forward(const DeviceArray& workspace, cuda::Stream stream) {
+    cuda::forward(context_, spec_, weights_, call_, static_cast<std::byte*>(workspace.data()), stream, {c_.tf32});
   }
 
   // y, then outputs, with dx where they begin that belong to backward.
@@ -243,6 +241,7 @@ class Run {
   int64_t G_, states_;
   Sequence x_, y_, dy_, dx_;
   cuda::Context context_;
+  Queue queue_;
   Backward call_{};
   std::vector<LayerWeights> weights_;
   std::vector<LayerGradients> gradients_;
