@@ -1,5 +1,5 @@
-// Which elements of a layer's input dropout keeps: a hash of the seed, the layer and the element's number, so that it is
-// the same on every engine.
+// Which elements of a layer's input dropout keeps: a hash of the seed, the layer and the element's number, so that it
+// is the same on every engine.
 #pragma once
 
 #include "kernels.h"
@@ -14,9 +14,7 @@ FASTRNN_FN uint64_t splitmix64(uint64_t z) {
   return z ^ (z >> 31);
 }
 
-FASTRNN_FN uint64_t dropout_key(const Dropout& dropout) {
-  return splitmix64(splitmix64(dropout.seed) + dropout.layer);
-}
+FASTRNN_FN uint64_t dropout_key(const Dropout& dropout) { return splitmix64(splitmix64(dropout.seed) + dropout.layer); }
 
 FASTRNN_FN bool kept(const Dropout& dropout, uint64_t key, int64_t number) {
   return splitmix64(key + static_cast<uint64_t>(number)) >> 40 >= dropout.threshold;

@@ -1,5 +1,6 @@
 // The pointwise stage of a backward step: gradients of the gates from that of h, which is dy, what came through the
-// product with W_hh at the step after, and what came past it. And, over all time, what the products for the weights need.
+// product with W_hh at the step after, and what came past it. And, over all time, what the products for the weights
+// need.
 #pragma once
 
 #include "elements.cuh"

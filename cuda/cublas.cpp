@@ -11,15 +11,20 @@ namespace fastrnn::cuda {
 namespace {
 
 void check(cublasStatus_t status) {
-  if (status != CUBLAS_STATUS_SUCCESS) throw std::runtime_error(std::string("cuBLAS: ") + cublasGetStatusString(status));
+  if (status != CUBLAS_STATUS_SUCCESS)
+    throw std::runtime_error(std::string("cuBLAS: ") + cublasGetStatusString(status));
 }
 
 cudaDataType_t data_type(DType dtype) {
   switch (dtype) {
-    case DType::float32: return CUDA_R_32F;
-    case DType::float64: return CUDA_R_64F;
-    case DType::float16: return CUDA_R_16F;
-    case DType::bfloat16: return CUDA_R_16BF;
+    case DType::float32:
+      return CUDA_R_32F;
+    case DType::float64:
+      return CUDA_R_64F;
+    case DType::float16:
+      return CUDA_R_16F;
+    case DType::bfloat16:
+      return CUDA_R_16BF;
   }
   throw std::runtime_error("cuBLAS: no such type");
 }
@@ -57,9 +62,9 @@ void Products::operator()(const Product& p) {
   if (p.k == 0) {
     if (p.add) return;
     const size_t size = itemsize(p.result);
-    const cudaError_t error = cudaMemset2DAsync(p.c, static_cast<size_t>(p.c_stride) * size, 0,
-                                                static_cast<size_t>(p.n) * size, static_cast<size_t>(p.m),
-                                                handle_->stream);
+    const cudaError_t error =
+        cudaMemset2DAsync(p.c, static_cast<size_t>(p.c_stride) * size, 0, static_cast<size_t>(p.n) * size,
+                          static_cast<size_t>(p.m), handle_->stream);
     if (error != cudaSuccess) throw std::runtime_error(cudaGetErrorString(error));
     return;
   }

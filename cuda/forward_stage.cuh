@@ -49,9 +49,8 @@ template <class T> struct ForwardStep {
 
 // h and c from h0 and c0.
 template <class T> __global__ void begin_forward(ForwardStep<T> s) {
-  for_each_element(s.rows.count, s.output, [&](int64_t row, int64_t j) {
-    s.h[row * s.output + j] = s.h0 ? s.h0[row * s.output + j] : T{};
-  });
+  for_each_element(s.rows.count, s.output,
+                   [&](int64_t row, int64_t j) { s.h[row * s.output + j] = s.h0 ? s.h0[row * s.output + j] : T{}; });
   if (!s.c) return;
   for_each_element(s.rows.count, s.hidden, [&](int64_t row, int64_t unit) {
     s.c[row * s.hidden + unit] = s.c0 ? widen(s.c0[row * s.hidden + unit]) : Computed<T>(0);

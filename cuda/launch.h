@@ -2,10 +2,11 @@
 // device and a stream of the caller's. No framework and no Python.
 //
 // The calls take the core's own Spec, Forward and Backward. All their pointers are of device memory, `lengths` too;
-// DType may also be float16 or bfloat16. Sums are then taken in float, and c is kept in float from step to step; c0, c_n
-// and their gradients have the network's type. A call queues work and returns: it neither allocates device memory nor
-// waits for the device, and may be captured in a CUDA graph, which then repeats it with the same pointers and the same
-// dropout seed. The same call on the same kind of device gives the same bits. Dropout drops what it drops on the CPU.
+// DType may also be float16 or bfloat16. Sums are then taken in float, and c is kept in float from step to step; c0,
+// c_n and their gradients have the network's type. A call queues work and returns: it neither allocates device memory
+// nor waits for the device, and may be captured in a CUDA graph, which then repeats it with the same pointers and the
+// same dropout seed. The same call on the same kind of device gives the same bits. Dropout drops what it drops on the
+// CPU.
 //
 // They throw std::runtime_error when CUDA refuses something; sizes that do not fit together are the caller's error and
 // are not looked for here. Beside what csrc/fastrnn.h says:

@@ -33,9 +33,9 @@ template <class... P>
 void launch(const Shape& shape, Stream stream, void (*kernel)(P...), const std::type_identity_t<P>&... arguments) {
   constexpr size_t always_allowed = 48 << 10;
   if (shape.shared_bytes > always_allowed) {
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               static_cast<int>(shape.shared_bytes)),
-          "shared memory");
+    check(
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared_bytes)),
+        "shared memory");
   }
   cudaLaunchAttribute attributes[2];
   cudaLaunchConfig_t config{};

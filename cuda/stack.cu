@@ -62,9 +62,7 @@ template <class T> class Network {
     input_rows = memory.take<T>(T_ * B * width);
   }
 
-  Dims dims(int64_t layer) const {
-    return {T_, B, spec.layer_input(layer), H, P, spec.proj_size > 0};
-  }
+  Dims dims(int64_t layer) const { return {T_, B, spec.layer_input(layer), H, P, spec.proj_size > 0}; }
   void sizes(int64_t layer, int64_t direction, Sequence& s) const {
     s.dims = dims(layer), s.lengths = call.lengths, s.reverse = direction == 1;
   }
@@ -252,10 +250,14 @@ template <class T> class BackwardNetwork : Network<T> {
 
 template <class Function> auto with_type(const Spec& spec, Function&& function) {
   switch (spec.dtype) {
-    case DType::float64: return function(double{});
-    case DType::float16: return function(Half{});
-    case DType::bfloat16: return function(BFloat16{});
-    default: return function(float{});
+    case DType::float64:
+      return function(double{});
+    case DType::float16:
+      return function(Half{});
+    case DType::bfloat16:
+      return function(BFloat16{});
+    default:
+      return function(float{});
   }
 }
 

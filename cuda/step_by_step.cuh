@@ -20,7 +20,8 @@ template <class Cell, class T> class StepByStepForward {
   StepByStepForward(const Sequence& sequence, std::byte* workspace) : s(sequence), d(sequence.dims) {
     // A reverse direction's rows of different lengths are at different times in the same step.
     const bool whole = s.reverse && s.lengths;
-    chunk_ = whole ? d.steps : std::clamp<int64_t>(chunk_rows / std::max<int64_t>(d.rows, 1), 1, std::max<int64_t>(d.steps, 1));
+    chunk_ = whole ? d.steps
+                   : std::clamp<int64_t>(chunk_rows / std::max<int64_t>(d.rows, 1), 1, std::max<int64_t>(d.steps, 1));
     Carver memory(workspace);
     x_ = memory.take<A>(chunk_ * d.rows * G * d.hidden);
     p_ = memory.take<A>(d.rows * step_gates * d.hidden);
@@ -67,7 +68,14 @@ template <class Cell, class T> class StepByStepForward {
     const int64_t steps = std::min(chunk_, d.steps - step);
     const int64_t time = s.reverse ? d.steps - step - steps : step;
     const Factor x{static_cast<const T*>(s.x) + time * d.rows * s.x_stride, s.x_stride};
-    multiply({steps * d.rows, G * d.hidden, d.input, x, {s.weights.w_ih, d.input, true}, x_, G * d.hidden, dtype_of<T>,
+    multiply({steps * d.rows,
+              G * d.hidden,
+              d.input,
+              x,
+              {s.weights.w_ih, d.input, true},
+              x_,
+              G * d.hidden,
+              dtype_of<T>,
               dtype_of<A>});
     return time;
   }
@@ -159,8 +167,16 @@ template <class Cell, class T> class StepByStepBackward {
       multiply(over_time(slots(run.slot), S * d.hidden, n, {s.x, s.x_stride}, d.input, to));
       if (s.dx) {
         const T* w = static_cast<const T*>(s.weights.w_ih) + first * d.input;
-        multiply({all, d.input, n, {slots(run.slot), S * d.hidden}, {w, d.input}, s.dx, s.dx_stride, dtype_of<T>,
-                  dtype_of<T>, s.add_dx || run.gate > 0});
+        multiply({all,
+                  d.input,
+                  n,
+                  {slots(run.slot), S * d.hidden},
+                  {w, d.input},
+                  s.dx,
+                  s.dx_stride,
+                  dtype_of<T>,
+                  dtype_of<T>,
+                  s.add_dx || run.gate > 0});
       }
       if (s.gradients.b_ih) {
         T* b_ih = static_cast<T*>(s.gradients.b_ih) + first;

@@ -1,21 +1,19 @@
-"""Networks through the CUDA sources: cases for the driver of tests/cuda, and what it makes of them.
+"""Networks through the CUDA sources: cases for the driver of tests/cuda, and its results.
 
 The driver is compiled for a GPU, or with the emulator of tests/cuda_emulation; both take the same cases.
 """
 
 import os
-import shutil
+import platform
 import subprocess
-import sys
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
 from cases import backward, forward, infer, state_shapes
+from cuda_toolkit import ROOT, tool
 
-ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build" / "cuda_emulation"
 MODES = ("plain", "address", "thread")
 ENVIRONMENT = {
@@ -25,15 +23,11 @@ ENVIRONMENT = {
 }
 
 
-def tool(name):
-    """A program beside the interpreter or on the path, or None."""
-    return shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
-
-
 @lru_cache(maxsize=1)
 def build():
     """Builds the emulator and all that runs in it. The folder of the programs, or what is missing, as a text."""
     missing = [name for name in ("cmake", "ninja", "c++") if not tool(name)]
+    missing += [] if platform.machine() in ("x86_64", "AMD64") else ["an x86-64 processor"]
     if missing:
         return f"the emulator of CUDA kernels needs {' and '.join(missing)}"
     options = ["-DFASTRNN_PYTHON=OFF", "-DFASTRNN_CUDA_EMULATION=ON", "-DFASTRNN_WERROR=ON"]
@@ -92,7 +86,10 @@ class Call:
         """All values become values of the dtype, so that the reference is given the same."""
         for name, array in self.layer.parameters.items():
             self.layer.parameters[name] = rounded(array, self.dtype)
-        convert = lambda a: None if a is None else rounded(a, self.dtype)  # noqa: E731
+
+        def convert(array):
+            return None if array is None else rounded(array, self.dtype)
+
         states = {
             name: None if state is None else tuple(convert(a) for a in state)
             for name, state in (("state", self.data.state), ("dstate", self.data.dstate))

@@ -1,8 +1,10 @@
-"""The CUDA kernels against the reference, run by the emulator: every cell, type and option, in several orders of their
-threads, under sanitizers too. Hardware is what it cannot see; tests/cuda/gpu.py does the same on a GPU."""
+"""The CUDA kernels against the reference, in the emulator: every cell, type and option.
+
+In several orders of their threads, under sanitizers too. tests/cuda/gpu.py does the same on a GPU.
+"""
 
 import itertools
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import pytest
@@ -67,10 +69,11 @@ def make_call(case, dtype, **options):
         with watched_kinks() as kinks:
             expected = call.expected()
         if kinks.nearest > near:
-            return call, expected
+            break
+    return call, expected
 
 
-@lru_cache(maxsize=None)
+@cache
 def small_calls():
     return [make_call(case, dtype) for case, dtype in itertools.product(SMALL, DTYPES)]
 

@@ -3,11 +3,12 @@
 //     driver < cases > results                             on a GPU, or in the emulator's plain order
 //     driver --order random --seed 3 < cases > results     in the emulator: forward, reverse or random
 //
-// A case is a line of key=value pairs (see Case) and then its arrays, C-contiguous: lengths (int64), x, h0, c0, for each
-// layer and direction w_ih, w_hh, b_ih, b_hh, w_hr, then dy, dh_n, dc_n; without those that it does not have. A result
-// is y, h_n, c_n of an inference call, the same of a training call, dx, dh0, dc0 and the gradients of the weights.
-// The training call is made twice and must give the same bits, also where the second one is a CUDA graph.
+// A case is a line of key=value pairs (see Case) and then its arrays, C-contiguous: lengths (int64), x, h0, c0, for
+// each layer and direction w_ih, w_hh, b_ih, b_hh, w_hr, then dy, dh_n, dc_n; without those that it does not have. A
+// result is y, h_n, c_n of an inference call, the same of a training call, dx, dh0, dc0 and the gradients of the
+// weights. The training call is made twice and must give the same bits, also where the second one is a CUDA graph.
 #include <iostream>
+#include <map>
 #include <memory>
 #include <sstream>
 
@@ -43,38 +44,31 @@ template <size_t n> int64_t place(const char* const (&names)[n], const std::stri
 }
 
 Case parse(const std::string& line) {
-  Case c;
+  std::map<std::string, std::string> values;
   std::istringstream words(line);
   for (std::string word; words >> word;) {
     const size_t equals = word.find('=');
-    const std::string key = word.substr(0, equals), value = word.substr(equals + 1);
-    const auto number = [&] { return std::stoll(value); };
-    if (key == "cell") c.spec.cell = static_cast<Cell>(place(cells, value));
-    else if (key == "dtype") c.spec.dtype = static_cast<DType>(place(dtypes, value));
-    else if (key == "input") c.spec.input_size = number();
-    else if (key == "hidden") c.spec.hidden_size = number();
-    else if (key == "layers") c.spec.num_layers = number();
-    else if (key == "proj") c.spec.proj_size = number();
-    else if (key == "bias") c.spec.bias = number();
-    else if (key == "bidirectional") c.spec.bidirectional = number();
-    else if (key == "dropout") c.spec.dropout = std::stod(value);
-    else if (key == "steps") c.steps = number();
-    else if (key == "rows") c.rows = number();
-    else if (key == "lengths") c.lengths = number();
-    else if (key == "state") c.state = number();
-    else if (key == "dy") c.dy = number();
-    else if (key == "dstate") c.dstate = number();
-    else if (key == "strided") c.strided = number();
-    else if (key == "batch_first") c.batch_first = number();
-    else if (key == "seed") c.seed = std::stoull(value);
-    else if (key == "tf32") c.tf32 = number();
-    else if (key == "graph") c.graph = number();
-    else throw std::runtime_error("there is no option " + key);
+    values[word.substr(0, equals)] = word.substr(equals + 1);
   }
+  const auto number = [&](const char* key) { return std::stoll(values.at(key)); };
+  Case c;
+  c.spec.cell = static_cast<Cell>(place(cells, values.at("cell")));
+  c.spec.dtype = static_cast<DType>(place(dtypes, values.at("dtype")));
+  c.spec.input_size = number("input"), c.spec.hidden_size = number("hidden");
+  c.spec.num_layers = number("layers"), c.spec.proj_size = number("proj");
+  c.spec.bias = number("bias"), c.spec.bidirectional = number("bidirectional");
+  c.spec.dropout = std::stod(values.at("dropout"));
+  c.steps = number("steps"), c.rows = number("rows");
+  c.lengths = number("lengths"), c.state = number("state"), c.dy = number("dy"), c.dstate = number("dstate");
+  c.strided = number("strided"), c.batch_first = number("batch_first");
+  c.seed = std::stoull(values.at("seed"));
+  c.tf32 = number("tf32"), c.graph = number("graph");
   return c;
 }
 
-int64_t gates(Cell cell) { return cell == Cell::lstm ? 4 : cell == Cell::gru || cell == Cell::gru_reset_before ? 3 : 1; }
+int64_t gates(Cell cell) {
+  return cell == Cell::lstm ? 4 : cell == Cell::gru || cell == Cell::gru_reset_before ? 3 : 1;
+}
 
 // An array over time and rows in a block of its own that may have gaps, which must stay as they are.
 class Sequence {

@@ -5,9 +5,6 @@ too; and small shapes under compute-sanitizer's memcheck, racecheck and syncchec
 """
 
 import itertools
-import os
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,9 +13,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import cuda_runner
+import cuda_toolkit
 from cases import CELLS, Case
 from test_cuda import CASES, DTYPES, SMALL, check, comparable, make_call
-from test_cuda_compile import find
 
 LARGE = [
     Case(cell, hidden, inputs, batch, steps, layers, bidirectional=layers > 1, ragged=layers > 1)
@@ -29,34 +26,16 @@ LARGE = [
 BATCH = 16  # cases a process
 
 
-def gpus():
-    """Names of the GPUs here."""
-    program = shutil.which("nvidia-smi")
-    done = subprocess.run([program, "-L"], capture_output=True, text=True) if program else None
-    return done.stdout.splitlines() if done and done.returncode == 0 else []
-
-
 @pytest.fixture(scope="session")
 def driver():
     """The driver for the GPU of this machine. Ends the run where there is no compiler or no GPU."""
-    nvcc, header = find("bin/nvcc"), find("include/cublas_v2.h")
-    if not nvcc or not header:
-        pytest.exit(f"test-gpu: no {'nvcc' if header else 'cuBLAS'} here; nothing was built and nothing was run", 1)
-    here = gpus()
-    environment = os.environ | {"CUDACXX": str(nvcc), "NVCC_APPEND_FLAGS": f"-L{nvcc.parents[1] / 'lib'}"}
-    build = cuda_runner.ROOT / "build" / "cuda"
-    options = ["-DFASTRNN_PYTHON=OFF", "-DFASTRNN_CUDA=ON", f"-DFASTRNN_CUBLAS_ROOT={header.parents[1]}"]
-    options += ["-DCMAKE_CUDA_ARCHITECTURES=native"] if here else []
-    cmake, ninja = cuda_runner.tool("cmake"), cuda_runner.tool("ninja")
-    for command in (
-        [cmake, "-S", cuda_runner.ROOT, "-B", build, "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}", *options],
-        [cmake, "--build", build, "--target", "fastrnn_cuda_driver"],
-    ):
-        subprocess.run(command, env=environment, check=True)
-    if not here:
-        pytest.exit("test-gpu: there is no GPU here; the kernels were compiled and linked, and nothing was run", 1)
-    print(*here, sep="\n")
-    return build / "cuda" / "fastrnn_cuda_driver"
+    if missing := cuda_toolkit.missing():
+        pytest.exit(f"test-gpu: no {' and no '.join(missing)} here: nothing was built, and nothing was run", 1)
+    gpus = cuda_toolkit.build_for_gpu("fastrnn_cuda_driver")
+    if not gpus:
+        pytest.exit("test-gpu: there is no GPU here: the kernels were built, and nothing was run", 1)
+    print(*gpus, sep="\n")
+    return cuda_toolkit.FOR_GPU / "cuda" / "fastrnn_cuda_driver"
 
 
 def batches(cases, **options):
@@ -97,9 +76,9 @@ def test_tf32(driver):
 
 @pytest.mark.parametrize("tool", ["memcheck", "racecheck", "synccheck"])
 def test_compute_sanitizer(driver, assert_near, tool):
-    sanitizer = find("bin/compute-sanitizer")
+    sanitizer = cuda_toolkit.find("bin/compute-sanitizer")
     if not sanitizer:
         pytest.skip("needs compute-sanitizer, of the CUDA toolkit")
     calls = [make_call(case, dtype) for case, dtype in itertools.product(SMALL, DTYPES)]
-    log = cuda_runner.ROOT / "build" / f"{tool}.log"
+    log = cuda_toolkit.ROOT / "build" / f"{tool}.log"
     hold(assert_near, driver, calls, (sanitizer, "--tool", tool, "--error-exitcode", "9", "--log-file", log))

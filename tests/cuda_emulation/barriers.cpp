@@ -51,7 +51,8 @@ void cluster_barrier(Location where) {
 
 void grid_barrier(Location where) {
   if (!grid->shape.cooperative) {
-    return wait(Thread::State::at_barrier, [&] { fault("a barrier of the grid in a launch that is not cooperative", where); });
+    return wait(Thread::State::at_barrier,
+                [&] { fault("a barrier of the grid in a launch that is not cooperative", where); });
   }
   arrive(grid->barrier, grid->block_count() * grid->block_threads(), false, where);
 }

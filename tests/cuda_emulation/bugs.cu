@@ -1,5 +1,5 @@
-// The emulator's own test: kernels that use all of the kernel language, each right, or with one mistake that an emulator
-// must find.
+// The emulator's own test: kernels that use all of the kernel language, each right, or with one mistake that an
+// emulator must find.
 //
 //     bugs [--order forward|reverse|random] [--seed N] [BUG]
 //
@@ -86,7 +86,8 @@ __global__ void block_sum(const float* x, int n, float* sums, Bug bug) {
   }
 }
 
-// ----------------------------------------- blocks that meet at each step: h <- W h / 2 by rows, flags between the blocks
+// ----------------------------------------- blocks that meet at each step: h <- W h / 2 by rows, flags between the
+// blocks
 
 __global__ void power_steps(const float* w, float* h, uint32_t* arrived, int size, int steps, Bug bug) {
   auto* now = reinterpret_cast<float*>(shared_memory());
@@ -153,7 +154,9 @@ template <class T> __global__ void tile(const T* a, const T* b, float* d) {
   multiply_16x8x16(T{}, of_d, of_a, of_b);
   for (unsigned i = 0; i < 4; ++i) d[(group + i / 2 * 8) * 8 + 2 * t + i % 2] = of_d[i];
 }
-template <class T> __global__ void round_all(const float* from, T* to) { round_into(to[threadIdx.x], from[threadIdx.x]); }
+template <class T> __global__ void round_all(const float* from, T* to) {
+  round_into(to[threadIdx.x], from[threadIdx.x]);
+}
 
 // ------------------------------------------------------------------------------------------------------------ checks
 

@@ -52,8 +52,8 @@ Fiber* running = nullptr;
 void* host_place = nullptr;
 
 char* make_stack() {
-  void* memory = mmap(nullptr, page + stack_bytes, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* memory =
+      mmap(nullptr, page + stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();
   mprotect(memory, page, PROT_NONE);  // an overflow stops here
   return static_cast<char*>(memory) + page;

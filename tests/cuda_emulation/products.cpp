@@ -44,10 +44,14 @@ void Products::begin(Stream, std::byte*, bool) {}
 
 void Products::operator()(const Product& p) {
   switch (p.factors) {
-    case DType::float32: return multiply_into<float>(p);
-    case DType::float64: return multiply_into<double>(p);
-    case DType::float16: return multiply_into<Half>(p);
-    case DType::bfloat16: return multiply_into<BFloat16>(p);
+    case DType::float32:
+      return multiply_into<float>(p);
+    case DType::float64:
+      return multiply_into<double>(p);
+    case DType::float16:
+      return multiply_into<Half>(p);
+    case DType::bfloat16:
+      return multiply_into<BFloat16>(p);
   }
 }
 

@@ -29,7 +29,7 @@ class Scheduler {
     grid_.blocks.resize(count);
     grid_.cluster_barriers.resize(count / shape.cluster);
     // A launch that is not cooperative may not rely on more than one cluster at a time; two let their races show.
-    capacity_ = settings.resident      ? settings.resident
+    capacity_ = settings.resident         ? settings.resident
                 : grid_.shape.cooperative ? count
                                           : std::min(count, 2 * shape.cluster);
     for (unsigned i = count / shape.cluster; i-- > 0;) clusters_.push_back(i);  // the next one last
@@ -168,11 +168,18 @@ class Scheduler {
       for (const Thread& thread : block->threads) {
         const std::string line = " at line " + std::to_string(thread.where.line());
         switch (thread.state) {
-          case Thread::State::at_barrier: ++counts["wait at the barrier" + line]; break;
-          case Thread::State::in_warp_call: ++counts["wait for their warp" + line]; break;
-          case Thread::State::spinning: ++counts["spin"]; break;
+          case Thread::State::at_barrier:
+            ++counts["wait at the barrier" + line];
+            break;
+          case Thread::State::in_warp_call:
+            ++counts["wait for their warp" + line];
+            break;
+          case Thread::State::spinning:
+            ++counts["spin"];
+            break;
           case Thread::State::ready:
-          case Thread::State::done: break;
+          case Thread::State::done:
+            break;
         }
       }
     }

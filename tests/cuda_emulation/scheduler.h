@@ -1,7 +1,8 @@
-// Runs a kernel: every CUDA thread is a fiber, and one host thread runs them in turns, in an order of the test's choice.
+// Runs a kernel: every CUDA thread is a fiber, and one host thread runs them in turns, in an order of the test's
+// choice.
 //
-// A thread never touches what the scheduler keeps: it leaves a request, which the scheduler carries out on its own stack.
-// So ThreadSanitizer sees no order between threads but what the kernel's own barriers and flags make.
+// A thread never touches what the scheduler keeps: it leaves a request, which the scheduler carries out on its own
+// stack. So ThreadSanitizer sees no order between threads but what the kernel's own barriers and flags make.
 #pragma once
 
 #include <cstdint>

@@ -16,7 +16,8 @@ void try_call(Block& block, unsigned first, unsigned mask, WarpCall::Action acti
     if (lane.state != Thread::State::in_warp_call) return;
     if (lane.call->mask != mask || lane.call->action != action) {
       return fault("lanes of a warp meet in different calls: lane " + std::to_string(i) + " is at line " +
-                       std::to_string(lane.where.line()), where);
+                       std::to_string(lane.where.line()),
+                   where);
     }
     lanes[i] = lane.call;
     some = true;
@@ -102,7 +103,8 @@ void warp_call(WarpCall& call, bool orders_memory, Location where) {
     return wait(Thread::State::in_warp_call, [&] { fault("a lane that is not in its own mask", where); });
   }
   Thread& leader = block.threads[first + static_cast<unsigned>(__builtin_ctz(mask))];
-  char* order = &leader.warp_order[leader.warp_calls % 2];  // in turns, so that a fast lane is not ordered with the next
+  char* order =
+      &leader.warp_order[leader.warp_calls % 2];  // in turns, so that a fast lane is not ordered with the next
   me.where = where;
   me.call = &call;
   if (orders_memory) release(order);

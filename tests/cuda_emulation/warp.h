@@ -43,7 +43,7 @@ void sync_warp(unsigned mask, Location);
 
 // D (16, 8) += A (16, 16) B (16, 8) by a whole warp, 16-bit factors and float sums; which lane holds what is as PTX has
 // it for mma.m16n8k16. `widen` makes a float of 16 bits.
-void multiply_16x8x16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], float (*widen)(uint16_t), Location);
-
+void multiply_16x8x16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], float (*widen)(uint16_t),
+                      Location);
 
 }  // namespace emulation
