@@ -11,17 +11,18 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 DEMO_ARGS ?=
 COUNT_ARGS ?=
+GPU_ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 BUILD_REQUIRES := scikit-build-core pybind11 cmake ninja
 # Folders are listed too: their times change when a file is added or removed.
 SOURCES := CMakeLists.txt pyproject.toml $(shell find csrc python/fastrnn -not -name '*.pyc' -not -name '__pycache__')
-CXX_FILES := $(shell find csrc tests/native -name '*.h' -o -name '*.cpp')
+CXX_FILES := $(shell find csrc cuda tests bench -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu')
 PYTHON_FILES := $(wildcard python tests bench examples)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-full prove count lint format clean
+.PHONY: help demo test bench bench-full test-gpu bench-gpu prove count lint format clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  %-15s %s\n", $$1, $$2 }'
@@ -47,6 +48,20 @@ prove: $(VENV)/.native ## hold tanh and sigmoid against the exact values at ever
 
 count: $(VENV)/.native ## count the instructions of some calls (needs valgrind; COUNT_ARGS=--update)
 	$(BIN)/python tests/native/instructions.py build/native/fastrnn_driver $(COUNT_ARGS)
+
+# On a machine with a GPU there may be no network: these two take PYTHON as it is, with what it has. It needs NumPy and
+# pytest, pybind11, scikit-build-core, cmake and ninja, and bench-gpu PyTorch; beside it nvcc and cuBLAS.
+test-gpu: build/gpu/.installed ## run the CUDA kernels on this machine's GPU against the reference
+	PYTHONPATH=build/gpu $(PYTHON) -m pytest -ra -s tests/cuda/gpu.py $(GPU_ARGS)
+
+bench-gpu: ## time the CUDA kernels beside torch.nn with cuDNN (GPU_ARGS="--full")
+	$(PYTHON) tests/cuda_toolkit.py fastrnn_cuda_bench fastrnn_cuda_exchange
+	$(PYTHON) bench/gpu/compare.py build/cuda/cuda/libfastrnn_cuda_bench.so \
+		--exchange build/cuda/cuda/fastrnn_cuda_exchange $(GPU_ARGS)
+
+build/gpu/.installed: $(SOURCES)
+	$(PYTHON) -m pip install --quiet --no-deps --no-build-isolation --upgrade --target build/gpu .
+	@touch $@
 
 lint: $(VENV)/.installed-dev ## check style and types
 	$(BIN)/ruff check $(PYTHON_FILES)

@@ -30,7 +30,7 @@ struct CellTraits {
 const std::vector<CellTraits>& all_cells();
 const CellTraits& traits(Cell);
 
-enum class DType { float32, float64 };
+enum class DType { float32, float64, float16, bfloat16 };  // the last two on CUDA alone
 enum class Isa { baseline, avx2, avx512, neon };
 
 struct Spec {
@@ -46,7 +46,7 @@ struct Spec {
   int64_t layer_input(int64_t layer) const { return layer ? directions() * output_size() : input_size; }
   int64_t gates() const { return traits(cell).gates; }
   bool has_cell() const { return traits(cell).has_cell; }
-  size_t itemsize() const { return dtype == DType::float32 ? 4 : 8; }
+  size_t itemsize() const { return dtype == DType::float64 ? 8 : dtype == DType::float32 ? 4 : 2; }
 };
 
 // An array over time, rows and units; strides in elements, of any sign.

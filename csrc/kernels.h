@@ -2,6 +2,7 @@
 // nothing here has code that differs between instruction sets.
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 
@@ -52,6 +53,15 @@ struct Dropout {
   int64_t width;
   double scale;
 };
+inline Dropout layer_dropout(const Spec& spec, int64_t layer, uint64_t seed, bool training) {
+  if (!training || layer == 0 || spec.dropout <= 0) return {};
+  return {true,
+          seed,
+          static_cast<uint64_t>(layer),
+          static_cast<uint32_t>(std::floor(spec.dropout * 0x1p24)),
+          spec.layer_input(layer),
+          1 / (1 - spec.dropout)};
+}
 
 template <class T> struct Sequence {
   Dims dims;

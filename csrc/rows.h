@@ -1,6 +1,7 @@
 // Rows of the batch in time: where a step of a row lies in memory, and rows gathered for a product.
 #pragma once
 
+#include "dropout.h"
 #include "pack.h"
 #include "red_zone.h"
 #include "threads.h"
@@ -77,21 +78,12 @@ struct TeamRows {
   }
 };
 
-// SplitMix64 (Steele, Lea & Flood, OOPSLA 2014) as a hash of a counter.
-FASTRNN_FN uint64_t splitmix64(uint64_t z) {
-  z += 0x9E3779B97F4A7C15u;
-  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-  z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-  return z ^ (z >> 31);
-}
-
 // n elements of a row of the layer's input, or of its gradient, after dropout. `number` is that of the first of them.
 template <class T>
 FASTRNN_FN void copy_dropped(const Dropout& dropout, int64_t number, const T* from, int64_t stride, int64_t n, T* to) {
-  const uint64_t key = splitmix64(splitmix64(dropout.seed) + dropout.layer);
+  const uint64_t key = dropout_key(dropout);
   for (int64_t j = 0; j < n; ++j) {
-    const uint64_t u = splitmix64(key + static_cast<uint64_t>(number + j)) >> 40;
-    to[j] = u >= dropout.threshold ? from[j * stride] * static_cast<T>(dropout.scale) : T(0);
+    to[j] = kept(dropout, key, number + j) ? from[j * stride] * static_cast<T>(dropout.scale) : T(0);
   }
 }
 

@@ -1,7 +1,6 @@
 // A network: layers, directions, dropout between layers and lengths around the kernels of one layer and direction.
 #include <algorithm>
 #include <atomic>
-#include <cmath>
 #include <cstring>
 #include <memory>
 #include <new>
@@ -72,16 +71,6 @@ class Carver {
 
 Dims layer_dims(const Spec& spec, int64_t layer, int64_t steps, int64_t rows) {
   return {steps, rows, spec.layer_input(layer), spec.hidden_size, spec.output_size(), spec.proj_size > 0};
-}
-
-Dropout layer_dropout(const Spec& spec, int64_t layer, uint64_t seed, bool training) {
-  if (!training || layer == 0 || spec.dropout <= 0) return {};
-  return {true,
-          seed,
-          static_cast<uint64_t>(layer),
-          static_cast<uint32_t>(std::floor(spec.dropout * 0x1p24)),
-          spec.layer_input(layer),
-          1 / (1 - spec.dropout)};
 }
 
 template <class T> View<T> view(const Strided& a) { return {static_cast<T*>(a.data), a.time, a.row, a.unit}; }

@@ -175,7 +175,8 @@ def fastrnn_layer(cell):
 
 
 def test_tolerances_are_those_of_the_suite(bench, case):
-    for dtype, table in conftest.TOLERANCES.items():
+    for dtype in ("float32", "float64"):
+        table = conftest.TOLERANCES[dtype]
         problem = bench.problem.Problem.of(case("lstm", "training", dtype))
         for name in problem.expected:
             which = "backward" if name.startswith("d") else "forward"

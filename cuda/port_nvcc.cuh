@@ -1,0 +1,90 @@
+// nvcc's side of port.cuh.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <stdexcept>
+#include <string>
+
+#include "ptx.cuh"
+
+namespace fastrnn::cuda {
+
+using Half = __half;
+using BFloat16 = __nv_bfloat16;
+
+FASTRNN_FN float widen(Half value) { return __half2float(value); }
+FASTRNN_FN float widen(BFloat16 value) { return __bfloat162float(value); }
+FASTRNN_FN void round_into(Half& to, float value) { to = __float2half_rn(value); }
+FASTRNN_FN void round_into(BFloat16& to, float value) { to = __float2bfloat16_rn(value); }
+
+FASTRNN_FN std::byte* shared_memory() {
+  extern __shared__ __align__(128) unsigned char fastrnn_shared_memory[];
+  return reinterpret_cast<std::byte*>(fastrnn_shared_memory);
+}
+
+inline void check(cudaError_t error, const char* what) {
+  if (error != cudaSuccess) throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
+}
+
+template <class... P>
+void launch(const Shape& shape, Stream stream, void (*kernel)(P...), const std::type_identity_t<P>&... arguments) {
+  constexpr size_t always_allowed = 48 << 10;
+  if (shape.shared_bytes > always_allowed) {
+    check(
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared_bytes)),
+        "shared memory");
+  }
+  cudaLaunchAttribute attributes[2];
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(shape.blocks);
+  config.blockDim = dim3(shape.threads);
+  config.dynamicSmemBytes = shape.shared_bytes;
+  config.stream = stream;
+  config.attrs = attributes;
+  if (shape.cooperative) {
+    attributes[config.numAttrs].id = cudaLaunchAttributeCooperative;
+    attributes[config.numAttrs++].val.cooperative = 1;
+  }
+  if (shape.cluster > 1) {
+    attributes[config.numAttrs].id = cudaLaunchAttributeClusterDimension;
+    attributes[config.numAttrs++].val.clusterDim = {shape.cluster, 1, 1};
+  }
+  check(cudaLaunchKernelEx(&config, kernel, arguments...), "launch");
+}
+
+class SideStream {
+ public:
+  SideStream() {
+    check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "stream");
+    check(cudaEventCreateWithFlags(&forked_, cudaEventDisableTiming), "event");
+    check(cudaEventCreateWithFlags(&joined_, cudaEventDisableTiming), "event");
+  }
+  ~SideStream() {
+    cudaEventDestroy(joined_);
+    cudaEventDestroy(forked_);
+    cudaStreamDestroy(stream_);
+  }
+  SideStream(const SideStream&) = delete;
+  SideStream& operator=(const SideStream&) = delete;
+
+  Stream stream() const { return stream_; }
+  // What is queued here from now on comes after what `main` has been given so far;
+  void fork(Stream main) {
+    check(cudaEventRecord(forked_, main), "event");
+    check(cudaStreamWaitEvent(stream_, forked_, 0), "event");
+  }
+  // what `main` is given from now on comes after what has been queued here.
+  void join(Stream main) {
+    check(cudaEventRecord(joined_, stream_), "event");
+    check(cudaStreamWaitEvent(main, joined_, 0), "event");
+  }
+
+ private:
+  cudaStream_t stream_ = nullptr;
+  cudaEvent_t forked_ = nullptr, joined_ = nullptr;
+};
+
+}  // namespace fastrnn::cuda

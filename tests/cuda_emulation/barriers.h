@@ -1,0 +1,15 @@
+// __syncthreads and its kin, and the barriers of a cluster and of the whole grid.
+#pragma once
+
+#include "scheduler.h"
+
+namespace emulation {
+
+void block_barrier(Location);
+Barrier::Votes block_vote(bool, Location);
+void cluster_barrier(Location);
+void grid_barrier(Location);
+
+void complete(Barrier&);  // for requests: lets all who wait go on
+
+}  // namespace emulation

@@ -1,0 +1,64 @@
+// The emulator's side of cuda/port.cuh: what stands there under the same names for nvcc.
+#pragma once
+
+#include <cstdlib>
+#include <functional>
+
+#include "half.h"
+#include "language.h"
+
+namespace fastrnn::cuda {
+
+// ------------------------------------------------------------------------------------------------------------- values
+
+using emulation::BFloat16;
+using emulation::Half;
+
+inline float widen(Half value) { return emulation::widen_half(value.bits); }
+inline float widen(BFloat16 value) { return emulation::widen_bfloat16(value.bits); }
+inline void round_into(Half& to, float value) { to.bits = emulation::narrow_half(value); }
+inline void round_into(BFloat16& to, float value) { to.bits = emulation::narrow_bfloat16(value); }
+
+// ------------------------------------------------------------------------------------------------------------- memory
+
+inline std::byte* shared_memory() { return reinterpret_cast<std::byte*>(emulation::current->block->shared); }
+
+inline uint32_t load_acquire(const uint32_t* p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
+inline uint32_t load_relaxed(const uint32_t* p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
+inline void store_release(uint32_t* p, uint32_t value) { __atomic_store_n(p, value, __ATOMIC_RELEASE); }
+inline void add_release(uint32_t* p, uint32_t value) { __atomic_fetch_add(p, value, __ATOMIC_RELEASE); }
+inline void spin_pause() { emulation::spin(); }
+
+// ------------------------------------------------------------------------------------------------------------ cluster
+
+inline unsigned cluster_rank() { return emulation::current->block->cluster_rank; }
+inline unsigned cluster_size() { return emulation::grid->shape.cluster; }
+inline void cluster_barrier(EMULATION_WHERE) { emulation::cluster_barrier(where); }
+template <class T> T* in_block(T* own, unsigned rank) { return static_cast<T*>(emulation::map_shared(own, rank)); }
+
+// ------------------------------------------------------------------------------------------------------- tensor cores
+
+inline void multiply_16x8x16(Half, float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], EMULATION_WHERE) {
+  emulation::multiply_16x8x16(d, a, b, &emulation::widen_half, where);
+}
+inline void multiply_16x8x16(BFloat16, float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], EMULATION_WHERE) {
+  emulation::multiply_16x8x16(d, a, b, &emulation::widen_bfloat16, where);
+}
+
+// -------------------------------------------------------------------------------------------------------- host's side
+
+template <class... P>
+void launch(const Shape& shape, Stream, void (*kernel)(P...), const std::type_identity_t<P>&... arguments) {
+  emulation::run({{shape.blocks, 1, 1}, {shape.threads, 1, 1}, shape.shared_bytes, shape.cluster, shape.cooperative},
+                 [&] { kernel(arguments...); });
+}
+
+// The kernels run before launch() returns: there is nothing to run beside them, and nothing to wait for.
+class SideStream {
+ public:
+  Stream stream() const { return nullptr; }
+  void fork(Stream) {}
+  void join(Stream) {}
+};
+
+}  // namespace fastrnn::cuda

@@ -1,0 +1,163 @@
+#include "warp.h"
+
+#include "memory.h"
+
+namespace emulation {
+namespace {
+
+// Carries a call out if all lanes of its mask are there that have not returned.
+void try_call(Block& block, unsigned first, unsigned mask, WarpCall::Action action, const Location& where) {
+  WarpCall* lanes[32] = {};
+  bool some = false;
+  for (unsigned i = 0; i < 32 && first + i < block.threads.size(); ++i) {
+    if (!(mask >> i & 1)) continue;
+    const Thread& lane = block.threads[first + i];
+    if (lane.state == Thread::State::done) continue;
+    if (lane.state != Thread::State::in_warp_call) return;
+    if (lane.call->mask != mask || lane.call->action != action) {
+      return fault("lanes of a warp meet in different calls: lane " + std::to_string(i) + " is at line " +
+                       std::to_string(lane.where.line()),
+                   where);
+    }
+    lanes[i] = lane.call;
+    some = true;
+  }
+  if (!some) return;
+  ++block.threads[first + static_cast<unsigned>(__builtin_ctz(mask))].warp_calls;
+  action(lanes);
+  for (unsigned i = 0; i < 32; ++i) {
+    if (lanes[i]) wake(block.threads[first + i]);
+  }
+}
+
+struct Vote : WarpCall {
+  bool vote;
+  unsigned result;
+  static void act(WarpCall* const (&lanes)[32]) {
+    unsigned result = 0;
+    for (unsigned i = 0; i < 32; ++i) {
+      if (lanes[i] && static_cast<Vote*>(lanes[i])->vote) result |= 1u << i;
+    }
+    for (WarpCall* lane : lanes) {
+      if (lane) static_cast<Vote*>(lane)->result = result;
+    }
+  }
+};
+
+struct Meeting : WarpCall {
+  static void act(WarpCall* const (&)[32]) {}
+};
+
+bool whole_warp(WarpCall* const (&lanes)[32], const char* what) {
+  for (const WarpCall* lane : lanes) {
+    if (!lane) {
+      fault(std::string(what) + " needs all 32 lanes", Location::current());
+      return false;
+    }
+  }
+  return true;
+}
+
+uint16_t half_of(uint32_t pair, int which) { return static_cast<uint16_t>(which ? pair >> 16 : pair); }
+
+// Lane l is in group l / 4 and the t-th of it, t = l mod 4. Of A it holds the rows group and group + 8, columns 2 t,
+// 2 t + 1 and those 8 further; of B the rows 2 t, 2 t + 1 and those 8 further in column group; of D the rows group and
+// group + 8, columns 2 t, 2 t + 1 (PTX ISA, "Matrix Fragments for mma.m16n8k16 with floating point type").
+struct MatrixProduct : WarpCall {
+  uint32_t a[4], b[2];
+  float d[4];
+  float (*widen)(uint16_t);
+
+  static void act(WarpCall* const (&lanes)[32]) {
+    if (!whole_warp(lanes, "mma.sync")) return;
+    float A[16][16], B[16][8];
+    for (int l = 0; l < 32; ++l) {
+      const auto& part = *static_cast<MatrixProduct*>(lanes[l]);
+      const int group = l / 4, t = l % 4;
+      for (int i = 0; i < 4; ++i) {
+        for (int j = 0; j < 2; ++j) {
+          A[group + 8 * (i % 2)][2 * t + j + 8 * (i / 2)] = part.widen(half_of(part.a[i], j));
+        }
+      }
+      for (int i = 0; i < 2; ++i) {
+        for (int j = 0; j < 2; ++j) B[2 * t + j + 8 * i][group] = part.widen(half_of(part.b[i], j));
+      }
+    }
+    for (int l = 0; l < 32; ++l) {
+      auto& part = *static_cast<MatrixProduct*>(lanes[l]);
+      for (int i = 0; i < 4; ++i) {
+        const int row = l / 4 + 8 * (i / 2), column = 2 * (l % 4) + i % 2;
+        for (int k = 0; k < 16; ++k) part.d[i] += A[row][k] * B[k][column];
+      }
+    }
+  }
+};
+
+}  // namespace
+
+void warp_call(WarpCall& call, bool orders_memory, Location where) {
+  Thread& me = *current;
+  Block& block = *me.block;
+  const unsigned first = me.number - me.lane, mask = call.mask;
+  if (!(mask >> me.lane & 1)) {
+    return wait(Thread::State::in_warp_call, [&] { fault("a lane that is not in its own mask", where); });
+  }
+  Thread& leader = block.threads[first + static_cast<unsigned>(__builtin_ctz(mask))];
+  char* order =
+      &leader.warp_order[leader.warp_calls % 2];  // in turns, so that a fast lane is not ordered with the next
+  me.where = where;
+  me.call = &call;
+  if (orders_memory) release(order);
+  wait(Thread::State::in_warp_call, [&] { try_call(block, first, mask, call.action, where); });
+  if (orders_memory) acquire(order);
+}
+
+void lane_left(const Thread& thread) {
+  Block& block = *thread.block;
+  const unsigned first = thread.number - thread.lane;
+  for (unsigned i = 0; i < 32 && first + i < block.threads.size(); ++i) {
+    const Thread& other = block.threads[first + i];
+    if (other.state == Thread::State::in_warp_call && other.call->mask >> thread.lane & 1) {
+      return try_call(block, first, other.call->mask, other.call->action, other.where);
+    }
+  }
+}
+
+void Shuffle::act(WarpCall* const (&lanes)[32]) {
+  Shuffle before[32];
+  for (int i = 0; i < 32; ++i) {
+    if (lanes[i]) before[i] = *static_cast<Shuffle*>(lanes[i]);
+  }
+  for (WarpCall* lane : lanes) {
+    if (!lane) continue;
+    auto& call = *static_cast<Shuffle*>(lane);
+    if (call.source < 32 && lanes[call.source]) {
+      copy_unseen(call.value, before[call.source].value, call.bytes);
+    } else {
+      for (unsigned k = 0; k < call.bytes; ++k) static_cast<volatile unsigned char*>(call.value)[k] = 0xff;
+    }
+  }
+}
+
+unsigned ballot(unsigned mask, bool vote, Location where) {
+  Vote call{{&Vote::act, mask}, vote, 0};
+  warp_call(call, false, where);
+  return call.result;
+}
+
+void sync_warp(unsigned mask, Location where) {
+  Meeting call{{&Meeting::act, mask}};
+  warp_call(call, true, where);
+}
+
+void multiply_16x8x16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], float (*widen)(uint16_t),
+                      Location where) {
+  MatrixProduct call{{&MatrixProduct::act, ~0u}, {}, {}, {}, widen};
+  std::memcpy(call.a, a, sizeof(a));
+  std::memcpy(call.b, b, sizeof(b));
+  std::memcpy(call.d, d, sizeof(d));
+  warp_call(call, false, where);
+  std::memcpy(d, call.d, sizeof(d));
+}
+
+}  // namespace emulation

@@ -1,0 +1,191 @@
+"""The CUDA kernels against the reference, in the emulator: every cell, type and option.
+
+In several orders of their threads, under sanitizers too. tests/cuda/gpu.py does the same on a GPU.
+"""
+
+import itertools
+from functools import cache
+
+import numpy as np
+import pytest
+
+import cuda_runner
+from cases import CELLS, NEAR_A_KINK, PROJECTED, Case, Reference, covering, make_data, watched_kinks
+from cuda_runner import Call
+
+DTYPES = ("float32", "float64", "float16", "bfloat16")
+FACTORS = {
+    "cell": CELLS,
+    "hidden": (1, 3, 17, 40),
+    "inputs": (1, 4, 20),
+    "batch": (1, 2, 5),
+    "steps": (1, 2, 7),
+    "layers": (1, 2, 3),
+    "bidirectional": (False, True),
+    "bias": (True, False),
+    "batch_first": (False, True),
+    "dropout": (0.0, 0.35),
+    "initial": (True, False),
+    "ragged": (False, True),
+}
+EXCLUDED = (
+    {("cell", PROJECTED), ("hidden", 1)},
+    {("dropout", 0.35), ("layers", 1)},
+    {("hidden", 1), ("inputs", 1)},
+)
+
+
+def valid(**combination):
+    return not any(pair <= combination.items() for pair in EXCLUDED)
+
+
+CASES = [Case(**combination) for combination in covering(FACTORS, valid)]
+
+
+def comparable(case, dtype):
+    """Among many relus rounded to 16 bits, one always lies at its kink."""
+    relus = case.hidden * (case.batch or 1) * case.steps * case.layers * (1 + case.bidirectional)
+    return case.cell != "rnn_relu" or relus <= {"float16": 1000, "bfloat16": 150}.get(dtype, 10**5)
+
+
+# For the sanitizers: little of everything.
+SMALL = [Case(cell, 5, 3, 3, 3, 2, bidirectional=True, dropout=0.35, ragged=True) for cell in CELLS]
+
+
+@pytest.fixture(scope="module")
+def programs():
+    folder = cuda_runner.build()
+    if isinstance(folder, str):
+        pytest.skip(folder)
+    return folder
+
+
+def make_call(case, dtype, **options):
+    """Data with no relu at its kink, as far as rounding in this type reaches; and what the reference makes of them."""
+    near = NEAR_A_KINK * {"float16": 2**10, "bfloat16": 2**13}.get(dtype, 1)
+    for seed in itertools.count():
+        layer = case.network(Reference, "float64")
+        call = Call(layer, case.data(layer, seed), dtype, **options)
+        with watched_kinks() as kinks:
+            expected = call.expected()
+        if kinks.nearest > near:
+            break
+    return call, expected
+
+
+@cache
+def small_calls():
+    return [make_call(case, dtype) for case, dtype in itertools.product(SMALL, DTYPES)]
+
+
+def check(assert_near, call, results, expected):
+    for which, got, wanted in zip(("forward", "forward", "backward"), results, expected, strict=True):
+        assert_near(which, call.dtype, call.layer.spec, call.shape[0], got, wanted)
+
+
+@pytest.mark.parametrize(
+    ("case", "dtype"),
+    [pytest.param(*p, id="-".join(map(str, p))) for p in itertools.product(CASES, DTYPES) if comparable(*p)],
+)
+def test_parity(programs, assert_near, case, dtype):
+    number = CASES.index(case)
+    call, expected = make_call(case, dtype, strided=number % 2 == 1)
+    order = (("forward",), ("reverse",), ("random", "--seed", str(number)))[number % 3]
+    (results,) = cuda_runner.run([call], programs / "cuda_driver_plain", "--order", *order)
+    check(assert_near, call, results, expected)
+
+
+@pytest.mark.parametrize(
+    ("mode", "order"),
+    [
+        ("plain", ("forward",)),
+        ("plain", ("reverse",)),
+        *(("plain", ("random", "--seed", str(seed))) for seed in (1, 2, 3)),
+        ("address", ("forward",)),
+        ("address", ("random", "--seed", "4")),
+        ("thread", ("forward",)),
+        ("thread", ("random", "--seed", "5")),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "".join(value),
+)
+def test_orders_and_sanitizers(programs, assert_near, mode, order):
+    calls = [call for call, _ in small_calls()]
+    results = cuda_runner.run(calls, programs / f"cuda_driver_{mode}", "--order", *order)
+    for (call, expected), got in zip(small_calls(), results, strict=True):
+        check(assert_near, call, got, expected)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_order_of_threads_changes_no_bit(programs, cell):
+    layer = Case(cell, 33, 7, 4, 5, 2, bidirectional=True, ragged=True).network(Reference, "float64")
+    call = Call(layer, make_data(layer, 5, 4, lengths=True), "float32")
+    orders = (("forward",), ("reverse",), ("random", "--seed", "7"))
+    runs = [cuda_runner.run([call], programs / "cuda_driver_plain", "--order", *order)[0] for order in orders]
+    for other in runs[1:]:
+        for group, same in zip(runs[0], other, strict=True):
+            assert all(np.array_equal(array, same[name]) for name, array in group.items())
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_no_steps_and_no_rows(programs, assert_near, cell):
+    for steps, rows in ((0, 3), (4, 0)):
+        layer = Case(cell, 5, 3, rows, steps, 2, bidirectional=True).network(Reference, "float64")
+        call = Call(layer, make_data(layer, steps, rows), "float32")
+        (results,) = cuda_runner.run([call], programs / "cuda_driver_address")
+        check(assert_near, call, results, call.expected())
+
+
+def poisoned(data, lengths):
+    """NaN past each row's length."""
+    for row, length in enumerate(lengths):
+        data.x[length:, row] = data.dy[length:, row] = np.nan
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_padding_is_never_read(programs, cell):
+    layer = Case(cell, 6, 4, 4, 5, 2, bidirectional=True).network(Reference, "float64")
+    lengths = [3, 0, 5, 1]
+    plain = make_data(layer, 5, 4, lengths=lengths)
+    nan = make_data(layer, 5, 4, lengths=lengths)
+    poisoned(nan, lengths)
+    runs = [cuda_runner.run([Call(layer, data, "float32")], programs / "cuda_driver_plain")[0] for data in (plain, nan)]
+    for group, same in zip(*runs, strict=True):
+        assert all(np.array_equal(array, same[name]) for name, array in group.items())
+    y, dx = runs[1][1]["y"], runs[1][2]["dx"]
+    for row, length in enumerate(lengths):
+        assert not y[length:, row].any()
+        assert not dx[length:, row].any()
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("absent", ["dy", "dstate"])
+def test_gradients_may_be_absent(programs, assert_near, cell, absent):
+    layer = Case(cell, 6, 4, 3, 4, 2).network(Reference, "float64")
+    data = make_data(layer, 4, 3)
+    setattr(data, absent, None)
+    call = Call(layer, data, "float32")
+    (results,) = cuda_runner.run([call], programs / "cuda_driver_plain")
+    check(assert_near, call, results, call.expected())
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_large_pre_activations(programs, cell):
+    layer = Case(cell, 6, 4, 3, 4).network(Reference, "float64")
+    data = make_data(layer, 4, 3, initial=False)
+    data.x[:] = np.where(data.x > 0, 3e4, -3e4)
+    for dtype in DTYPES:
+        (results,) = cuda_runner.run([Call(layer, data, dtype)], programs / "cuda_driver_plain")
+        if cell != "rnn_relu":
+            assert np.abs(results[0]["y"]).max() <= 1 + 2.0 * (cell == PROJECTED)
+        assert all(np.isfinite(array).all() for name, array in results[0].items() if cell != "rnn_relu")
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_nan_stays_in_its_row(programs, cell):
+    layer = Case(cell, 6, 4, 3, 4, 2, bidirectional=True).network(Reference, "float64")
+    data = make_data(layer, 4, 3)
+    data.x[2, 1] = np.nan
+    (results,) = cuda_runner.run([Call(layer, data, "float32")], programs / "cuda_driver_plain")
+    assert np.isnan(results[0]["y"][:, 1]).any()
+    assert np.isfinite(results[0]["y"][:, [0, 2]]).all()
+    assert np.isfinite(results[2]["dx"][:, [0, 2]]).all()
