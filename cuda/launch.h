@@ -52,9 +52,8 @@ enum class Way {
 const char* name(Way);
 
 struct Options {
-  bool tf32 =
-      false;  // float32 products over all time and those step by step on tensor cores, factors rounded to 10 bits
-  Way way = Way::automatic;  // forced for tests; std::runtime_error where it does not serve the sizes
+  bool tf32 = false;         // float32 products by cuBLAS on tensor cores, with factors rounded to 10 bits
+  Way way = Way::automatic;  // another one: std::runtime_error where it does not serve the sizes
 };
 
 // What the ways of running would cost on the current device by the cost model, layer by layer, and which is taken: a

@@ -1,5 +1,5 @@
 // The way for networks whose W_hh fits into the shared memory of one SM: a block keeps it there and takes some rows of
-// the batch through all steps; no block needs another. The stages are those of step_by_step.cuh.
+// the batch through all steps; no block needs another. The stages are those of the steps one by one.
 #pragma once
 
 #include "backward_stage.cuh"

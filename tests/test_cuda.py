@@ -164,6 +164,16 @@ def test_the_order_of_threads_changes_no_bit(programs, cell):
             assert all(np.array_equal(array, same[name]) for name, array in group.items())
 
 
+@pytest.mark.parametrize(("way", "hidden"), [("step_by_step", 3), ("one_sm", 16)])
+@pytest.mark.parametrize("ragged", [False, True])
+def test_many_steps(programs, assert_near, way, hidden, ragged):
+    """More than one product with W_ih takes."""
+    case = Case("lstm", hidden, 2, 9, 1000, bidirectional=True, ragged=ragged)
+    call, expected = make_call(case, "float64", way=way)
+    (results,) = cuda_runner.run([call], programs / "cuda_driver_plain")
+    check(assert_near, call, results, expected)
+
+
 @pytest.mark.parametrize("cell", CELLS)
 def test_no_steps_and_no_rows(programs, assert_near, cell):
     for steps, rows in ((0, 3), (4, 0)):

@@ -1,4 +1,4 @@
-// The way that serves every shape: at each step one product over the batch, then the pointwise stage.
+// One layer and direction: products over all time, and the steps one after the other, or all in one kernel.
 #pragma once
 
 #include "backward_stage.cuh"
@@ -11,14 +11,14 @@ namespace fastrnn::cuda {
 // The stage of an LSTM's projection exists for no other cell.
 template <class Cell> constexpr bool can_project = Cell::has_cell;
 
-template <class Cell, class T> class StepByStepForward {
+template <class Cell, class T> class LayerForward {
   using A = Computed<T>;
   static constexpr int G = Cell::gates;
   static constexpr int step_gates = G - Cell::reset_first;  // of a step's first product
   static constexpr int64_t chunk_rows = 8192;  // of W_ih x at once: enough for the device, and not T times the batch
 
  public:
-  StepByStepForward(const Sequence& sequence, std::byte* workspace) : s(sequence), d(sequence.dims) {
+  LayerForward(const Sequence& sequence, std::byte* workspace) : s(sequence), d(sequence.dims) {
     // A reverse direction's rows of different lengths are at different times in the same step.
     const bool whole = s.reverse && s.lengths;
     chunk_ = whole ? d.steps
@@ -122,13 +122,13 @@ template <class Cell, class T> class StepByStepForward {
   T *between_, *h_;
 };
 
-template <class Cell, class T> class StepByStepBackward {
+template <class Cell, class T> class LayerBackward {
   using A = Computed<T>;
   static constexpr int G = Cell::gates, S = Cell::slots;
   static constexpr int step_gates = G - Cell::reset_first;
 
  public:
-  StepByStepBackward(const SequenceGradient& sequence, std::byte* workspace) : s(sequence), d(sequence.dims) {
+  LayerBackward(const SequenceGradient& sequence, std::byte* workspace) : s(sequence), d(sequence.dims) {
     Carver memory(workspace);
     const int64_t all = d.steps * d.rows;
     slots_ = memory.take<T>(all * S * d.hidden);
@@ -285,7 +285,7 @@ template <class Cell, class T> class StepByStepBackward {
   A *d_hidden_, *product_, *carried_, *dc_;
 };
 
-template <class Cell, class T> constexpr Kernels step_by_step() {
+template <class Cell, class T> constexpr Kernels layer_kernels() {
   return {
       Cell::gates,
       saved_values<Cell>,
@@ -295,16 +295,16 @@ template <class Cell, class T> constexpr Kernels step_by_step() {
         return backward ? one_sm_bytes<OneSmBackward<Cell, T>>(d.hidden)
                         : one_sm_bytes<OneSmForward<Cell, T>>(d.hidden);
       },
-      [](const Sequence& s) { return StepByStepForward<Cell, T>(s, nullptr).bytes; },
+      [](const Sequence& s) { return LayerForward<Cell, T>(s, nullptr).bytes; },
       [](const Sequence& s, std::byte* workspace, Stream stream, Products& multiply) {
-        StepByStepForward<Cell, T>(s, workspace).run(stream, multiply);
+        LayerForward<Cell, T>(s, workspace).run(stream, multiply);
       },
-      [](const SequenceGradient& s) { return StepByStepBackward<Cell, T>(s, nullptr).bytes; },
+      [](const SequenceGradient& s) { return LayerBackward<Cell, T>(s, nullptr).bytes; },
       [](const SequenceGradient& s, std::byte* workspace, Stream stream, Products& multiply) {
-        StepByStepBackward<Cell, T>(s, workspace).steps(stream, multiply);
+        LayerBackward<Cell, T>(s, workspace).steps(stream, multiply);
       },
       [](const SequenceGradient& s, std::byte* workspace, Stream stream, Products& multiply) {
-        StepByStepBackward<Cell, T>(s, workspace).products(stream, multiply);
+        LayerBackward<Cell, T>(s, workspace).products(stream, multiply);
       },
   };
 }
