@@ -90,7 +90,6 @@ struct Grid {
   const std::function<void()>* kernel;
   std::vector<std::unique_ptr<Block>> blocks;  // those that have started
   std::vector<Barrier> cluster_barriers;
-  Barrier barrier;
   std::string fault;
 
   unsigned block_threads() const { return shape.block.x * shape.block.y * shape.block.z; }
