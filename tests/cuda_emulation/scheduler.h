@@ -70,7 +70,7 @@ struct Thread {
   State state = State::ready;
   Location where;  // of the call it waits in
   WarpCall* call = nullptr;
-  unsigned warp_calls = 0;  // by the first lane of a mask: how many it led
+  unsigned warp_calls = 0;  // how many it has been in
   char warp_order[2];
   void (*request)(void*) = nullptr;  // what the scheduler is to do once the thread has left
   void* request_data = nullptr;
