@@ -40,11 +40,13 @@ template <class Cell, class T> class LayerForward {
     while (step.step < d.steps) {
       step.first_time = input_product(step.step, multiply);
       const int64_t end = std::min(step.step + chunk_, d.steps);
-      if (s.way == Way::one_sm && d.rows > 0) {
-        const auto* w = static_cast<const T*>(s.weights.w_hh);
-        launch(one_sm_shape(d.rows, one_sm_bytes<OneSmForward<Cell, T>>(d.hidden)), stream, one_sm_forward<Cell, T>,
-               step, end, w);
-        step.step = end;
+      if constexpr (one_sm_takes<T>) {
+        if (s.way == Way::one_sm && d.rows > 0) {
+          const auto* w = static_cast<const T*>(s.weights.w_hh);
+          launch(one_sm_shape(d.rows, one_sm_bytes<OneSmForward<Cell, T>>(d.hidden)), stream, one_sm_forward<Cell, T>,
+                 step, end, w);
+          step.step = end;
+        }
       }
       for (; step.step < end; ++step.step) {
         multiply(hidden_product(h_, d.output, s.weights.w_hh, step_gates * d.hidden, p_));
@@ -147,11 +149,13 @@ template <class Cell, class T> class LayerBackward {
   // The sequential part: the gradients of all gates, dh0 and dc0.
   void steps(Stream stream, Products& multiply) const {
     BackwardStep<T> step = parameters();
-    if (s.way == Way::one_sm) {
-      const auto* w = static_cast<const T*>(s.weights.w_hh);
-      const Shape shape = one_sm_shape(d.rows, one_sm_bytes<OneSmBackward<Cell, T>>(d.hidden));
-      if (d.rows > 0) launch(shape, stream, one_sm_backward<Cell, T>, step, w);
-      return;
+    if constexpr (one_sm_takes<T>) {
+      if (s.way == Way::one_sm) {
+        const auto* w = static_cast<const T*>(s.weights.w_hh);
+        const Shape shape = one_sm_shape(d.rows, one_sm_bytes<OneSmBackward<Cell, T>>(d.hidden));
+        if (d.rows > 0) launch(shape, stream, one_sm_backward<Cell, T>, step, w);
+        return;
+      }
     }
     launch_stage<BackwardBegin<Cell>>(step, d.hidden, stream);
     for (step.step = d.steps; step.step-- > 0;) {
@@ -291,7 +295,7 @@ template <class Cell, class T> constexpr Kernels layer_kernels() {
       saved_values<Cell>,
       Cell::has_cell,
       [](const Dims& d, bool backward) -> size_t {
-        if (d.projected || d.hidden % whole_tiles) return 0;
+        if (!one_sm_takes<T> || d.projected || d.hidden % whole_tiles) return 0;
         return backward ? one_sm_bytes<OneSmBackward<Cell, T>>(d.hidden)
                         : one_sm_bytes<OneSmForward<Cell, T>>(d.hidden);
       },

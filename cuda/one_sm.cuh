@@ -11,6 +11,7 @@ namespace fastrnn::cuda {
 inline constexpr int64_t block_rows = 8;  // of the batch: the width of a tile of the tensor cores
 inline constexpr unsigned block_threads = 256;
 inline constexpr int64_t whole_tiles = 16;  // hidden_size must be a multiple of this
+template <class T> constexpr bool one_sm_takes = sizeof(T) < 8;  // float64 would spill registers
 
 // A row of k numbers in shared memory takes so many: threads of a warp that read neighbouring rows meet different
 // banks.
@@ -65,9 +66,11 @@ template <class T> struct BlockFactor {
   static FASTRNN_FN uint32_t pair(const T* p) { return *reinterpret_cast<const uint32_t*>(p); }
 };
 
+FASTRNN_FN int64_t first_row() { return int64_t{blockIdx.x} * block_rows; }
+
 // f(row, column) for the rows of this block.
 template <class F> FASTRNN_FN void for_each_of_block(int64_t rows, int64_t width, F f) {
-  const int64_t first = int64_t{blockIdx.x} * block_rows;
+  const int64_t first = first_row();
   const int64_t count = rows - first < block_rows ? rows - first : block_rows;
   for (int64_t i = threadIdx.x; i < count * width; i += blockDim.x) f(first + i / width, i % width);
 }
@@ -102,14 +105,14 @@ template <class Cell, class T> struct OneSmForward {
 // Steps from s.step up to `end`, from and to the state in s.h and s.c.
 template <class Cell, class T>
 __global__ void __launch_bounds__(block_threads) one_sm_forward(ForwardStep<T> s, int64_t end, const T* w_hh) {
-  const int64_t first = int64_t{blockIdx.x} * block_rows, rows = s.rows.count, H = s.hidden;
+  const int64_t rows = s.rows.count, H = s.hidden;
   Carver carver(shared_memory(), 16);
   const OneSmForward<Cell, T> own(H, carver);
   const Tile<T> h = s.h;
   const Tile<Computed<T>> c = s.c;
-  s.h = {own.h, padded<T>(H), first}, s.between = {own.between, padded<T>(H), first};
-  s.p = {own.p, own.gates.m, first}, s.p2 = {own.p2, H, first};
-  s.c = {own.c, H, first}, s.kept = {own.kept, Cell::gates * H, first};
+  s.h = {own.h, padded<T>(H), first_row()}, s.between = {own.between, padded<T>(H), first_row()};
+  s.p = {own.p, own.gates.m, first_row()}, s.p2 = {own.p2, H, first_row()};
+  s.c = {own.c, H, first_row()}, s.kept = {own.kept, Cell::gates * H, first_row()};
   own.gates.load(w_hh, false);
   clear_of_block(own.h, block_rows * padded<T>(H));
   if constexpr (Cell::reset_first) {
@@ -157,11 +160,11 @@ template <class Cell, class T> struct OneSmBackward {
 // All steps, from the last to the first, dh0 and dc0.
 template <class Cell, class T>
 __global__ void __launch_bounds__(block_threads) one_sm_backward(BackwardStep<T> s, const T* w_hh) {
-  const int64_t first = int64_t{blockIdx.x} * block_rows, H = s.hidden, stride = padded<T>(Cell::slots * H);
+  const int64_t H = s.hidden, stride = padded<T>(Cell::slots * H);
   Carver carver(shared_memory(), 16);
   const OneSmBackward<Cell, T> own(H, carver);
-  s.product = {own.product, H, first}, s.carried = {own.carried, H, first}, s.dc = {own.dc, H, first};
-  s.step_slots = {own.slots, stride, first}, s.d_hidden = {own.d_hidden, H, first};
+  s.product = {own.product, H, first_row()}, s.carried = {own.carried, H, first_row()}, s.dc = {own.dc, H, first_row()};
+  s.step_slots = {own.slots, stride, first_row()}, s.d_hidden = {own.d_hidden, H, first_row()};
   own.gates.load(w_hh, true);
   if constexpr (Cell::reset_first) own.last.load(w_hh + own.gates.k * H, true);
   clear_of_block(own.slots, block_rows * stride);
