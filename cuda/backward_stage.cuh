@@ -26,27 +26,28 @@ template <class T> struct BackwardStep {
 
   Rows rows;
   int64_t step, hidden, output;
-  const A* saved;  // (T, B, S, H)
-  const A* cells;  // (T, B, H)
+  const A *saved, *cells;  // (T, B, S, H) and (T, B, H), tape
   View<const T> y;
   const T *h0, *c0;  // or null
   View<const T> dy;  // or null; what came through the dropout
   Dropout dropout;
   int64_t column;
-  const A* product;  // (B, P): what the step after sends through W_hh; null at the last step
-  A* carried;  // (B, P): what it sends past W_hh; before a row's last step, dh_n
-  A* dc;  // (B, H), likewise
   T* slots;  // (T, B, slots, H)
-  T* step_slots;  // (B, slots, H): this step's once more, of all rows side by side
-  T* d_output;  // (T, B, P): with a projection, gradients of its output,
-  T* step_d_output;  // (B, P): this step's,
-  const A* d_hidden;  // (B, H): and of its input; for reset_first, of r h
+  T* d_output;  // (T, B, P): with a projection, gradients of its output
   const T *dh_n, *dc_n;  // or null
   T *dh0, *dc0;
+  bool has_product;  // not at the last step
+  // Of each row:
+  Tile<A> product;  // (P): what the step after sends through W_hh
+  Tile<A> carried;  // (P): what it sends past W_hh; before a row's last step, dh_n
+  Tile<A> dc;  // (H), likewise
+  Tile<T> step_slots;  // (slots, H): this step's once more
+  Tile<T> step_d_output;  // (P): likewise
+  Tile<A> d_hidden;  // (H): with a projection, gradients of its input; for reset_first, of r h
 
   FASTRNN_FN A dh(int64_t row, int64_t time, int64_t j) const {
-    A sum = carried[row * output + j];
-    if (product) sum += product[row * output + j];
+    A sum = carried.at(row, j);
+    if (has_product) sum += product.at(row, j);
     if (!dy.data) return sum;
     const A d = widen(dy.data[time * dy.time + row * dy.row + j]);
     const int64_t number = (time * rows.count + row) * dropout.width + column + j;
@@ -65,8 +66,8 @@ template <class T> struct BackwardStep {
   }
   template <class Cell> FASTRNN_FN void put_slot(int64_t row, int64_t time, int slot, int64_t unit, A value) const {
     constexpr SlotOrder<Cell> order = slot_order<Cell>;  // a copy: device code cannot index the other
-    const int64_t place = order.at[slot] * hidden + unit, width = Cell::slots * hidden;
-    slots[(time * rows.count + row) * width + place] = step_slots[row * width + place] = narrow<T>(value);
+    const int64_t place = order.at[slot] * hidden + unit;
+    slots[(time * rows.count + row) * Cell::slots * hidden + place] = step_slots.at(row, place) = narrow<T>(value);
   }
   // At time `step`, which is past a row's length. The zeros there also keep the row out of the step's product.
   template <class Cell> FASTRNN_FN void clear_slots(int64_t row, int64_t unit) const {
@@ -74,32 +75,30 @@ template <class T> struct BackwardStep {
   }
 };
 
-template <class T> __global__ void begin_backward(BackwardStep<T> s) {
-  for_each_element(s.rows.count, s.output, [&](int64_t row, int64_t j) {
-    s.carried[row * s.output + j] = s.dh_n ? widen(s.dh_n[row * s.output + j]) : Computed<T>(0);
-  });
-  if (!s.dc) return;
-  for_each_element(s.rows.count, s.hidden, [&](int64_t row, int64_t unit) {
-    s.dc[row * s.hidden + unit] = s.dc_n ? widen(s.dc_n[row * s.hidden + unit]) : Computed<T>(0);
-  });
-}
+template <class Cell> struct BackwardBegin {
+  template <class T> static FASTRNN_FN void run(const BackwardStep<T>& s, int64_t row, int64_t unit) {
+    using A = Computed<T>;
+    if (unit < s.output) s.carried.at(row, unit) = s.dh_n ? A(widen(s.dh_n[row * s.output + unit])) : A(0);
+    if constexpr (Cell::has_cell) s.dc.at(row, unit) = s.dc_n ? A(widen(s.dc_n[row * s.hidden + unit])) : A(0);
+  }
+};
 
 // The gradient of a projection's output, before the product with W_hr.
-template <class T> __global__ void backward_project(BackwardStep<T> s) {
-  for_each_element(s.rows.count, s.output, [&](int64_t row, int64_t j) {
+struct BackwardProjected {
+  template <class T> static FASTRNN_FN void run(const BackwardStep<T>& s, int64_t row, int64_t j) {
     const bool alive = s.rows.alive(row, s.step);
     const int64_t time = alive ? s.rows.time(row, s.step) : s.step;
     const T d = alive ? narrow<T>(s.dh(row, time, j)) : T{};
-    s.d_output[(time * s.rows.count + row) * s.output + j] = s.step_d_output[row * s.output + j] = d;
-    if (alive) s.carried[row * s.output + j] = 0;
-  });
-}
+    s.d_output[(time * s.rows.count + row) * s.output + j] = s.step_d_output.at(row, j) = d;
+    if (alive) s.carried.at(row, j) = 0;
+  }
+};
 
-template <class Cell, class T, bool projected> __global__ void backward_step(BackwardStep<T> s) {
-  using A = Computed<T>;
-  for_each_element(s.rows.count, s.hidden, [&](int64_t row, int64_t unit) {
+template <class Cell, bool projected> struct BackwardGates {
+  template <class T> static FASTRNN_FN void run(const BackwardStep<T>& s, int64_t row, int64_t unit) {
+    using A = Computed<T>;
     if (!s.rows.alive(row, s.step)) return s.template clear_slots<Cell>(row, unit);
-    const int64_t time = s.rows.time(row, s.step), i = row * s.hidden + unit;
+    const int64_t time = s.rows.time(row, s.step);
     A saved[saved_values<Cell>], slot[Cell::slots];
     for (int k = 0; k < saved_values<Cell>; ++k) saved[k] = s.saved_of(row, time, saved_values<Cell>, k, unit);
     State<A> before{}, after{}, d{};
@@ -107,55 +106,53 @@ template <class Cell, class T, bool projected> __global__ void backward_step(Bac
     if constexpr (Cell::has_cell) {
       before.c = s.c_before(row, unit);
       after.c = s.cells[(time * s.rows.count + row) * s.hidden + unit];
-      d.c = s.dc[i];
+      d.c = s.dc.at(row, unit);
     }
     if constexpr (Cell::saved == 0) after.h = saved[0];
-    d.h = projected ? s.d_hidden[i] : s.dh(row, time, unit);
+    d.h = projected ? s.d_hidden.at(row, unit) : s.dh(row, time, unit);
     Cell::backward(saved, before, after, d, slot);
     for (int k = 0; k < Cell::slots; ++k) s.template put_slot<Cell>(row, time, k, unit, slot[k]);
-    if constexpr (Cell::has_cell) s.dc[i] = d.c;
-    if constexpr (!projected) s.carried[row * s.output + unit] = Cell::carries ? d.h : 0;
-  });
-}
+    if constexpr (Cell::has_cell) s.dc.at(row, unit) = d.c;
+    if constexpr (!projected) s.carried.at(row, unit) = Cell::carries ? d.h : 0;
+  }
+};
 
 // A cell with reset_first, before the product of its step,
-template <class Cell, class T> __global__ void backward_mix(BackwardStep<T> s) {
-  using A = Computed<T>;
-  for_each_element(s.rows.count, s.hidden, [&](int64_t row, int64_t unit) {
+template <class Cell> struct BackwardMix {
+  template <class T> static FASTRNN_FN void run(const BackwardStep<T>& s, int64_t row, int64_t unit) {
+    using A = Computed<T>;
     if (!s.rows.alive(row, s.step)) return s.template clear_slots<Cell>(row, unit);
     const int64_t time = s.rows.time(row, s.step);
     A saved[Cell::saved], slot[Cell::slots];
     for (int k = 0; k < Cell::saved; ++k) saved[k] = s.saved_of(row, time, Cell::saved, k, unit);
     const A dh = s.dh(row, time, unit);
-    s.carried[row * s.output + unit] = Cell::backward_mix(saved, s.h_before(row, unit), dh, slot);
+    s.carried.at(row, unit) = Cell::backward_mix(saved, s.h_before(row, unit), dh, slot);
     for (int k = 1; k < Cell::slots; ++k) s.template put_slot<Cell>(row, time, k, unit, slot[k]);
-  });
-}
+  }
+};
 // and after it.
-template <class Cell, class T> __global__ void backward_reset(BackwardStep<T> s) {
-  using A = Computed<T>;
-  for_each_element(s.rows.count, s.hidden, [&](int64_t row, int64_t unit) {
+template <class Cell> struct BackwardReset {
+  template <class T> static FASTRNN_FN void run(const BackwardStep<T>& s, int64_t row, int64_t unit) {
+    using A = Computed<T>;
     if (!s.rows.alive(row, s.step)) return;
     const int64_t time = s.rows.time(row, s.step);
     A saved[Cell::saved], slot[Cell::slots];
     for (int k = 0; k < Cell::saved; ++k) saved[k] = s.saved_of(row, time, Cell::saved, k, unit);
-    const A d_rh = s.d_hidden[row * s.hidden + unit];
-    s.carried[row * s.output + unit] += Cell::backward_reset(saved, s.h_before(row, unit), d_rh, slot);
+    s.carried.at(row, unit) += Cell::backward_reset(saved, s.h_before(row, unit), s.d_hidden.at(row, unit), slot);
     s.template put_slot<Cell>(row, time, 0, unit, slot[0]);
-  });
-}
+  }
+};
 
 // dh0 and dc0.
-template <class T> __global__ void finish_backward(BackwardStep<T> s) {
-  for_each_element(s.rows.count, s.output, [&](int64_t row, int64_t j) {
-    const int64_t i = row * s.output + j;
-    s.dh0[i] = narrow<T>(s.product ? s.carried[i] + s.product[i] : s.carried[i]);
-  });
-  if (!s.dc) return;
-  for_each_element(s.rows.count, s.hidden, [&](int64_t row, int64_t unit) {
-    s.dc0[row * s.hidden + unit] = narrow<T>(s.dc[row * s.hidden + unit]);
-  });
-}
+template <class Cell> struct BackwardFinish {
+  template <class T> static FASTRNN_FN void run(const BackwardStep<T>& s, int64_t row, int64_t unit) {
+    if (unit < s.output) {
+      const Computed<T> carried = s.carried.at(row, unit);
+      s.dh0[row * s.output + unit] = narrow<T>(s.has_product ? carried + s.product.at(row, unit) : carried);
+    }
+    if constexpr (Cell::has_cell) s.dc0[row * s.hidden + unit] = narrow<T>(s.dc.at(row, unit));
+  }
+};
 
 // What W_hh met at each time, (T B, P): the h before it; 0 past a row's length. With `reset`, r h.
 template <class Cell, class T, bool reset> __global__ void gather_before(BackwardStep<T> s, T* to) {

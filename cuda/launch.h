@@ -42,9 +42,23 @@ class Context {
   std::unique_ptr<Parts> parts_;
 };
 
-struct Options {
-  bool tf32 = false;  // float32 products on tensor cores, with factors rounded to 10 bits
+// How the steps of a layer are run. `automatic` takes the cheapest that serves its sizes, each layer and call by
+// itself.
+enum class Way {
+  automatic,
+  step_by_step,  // a product and a pointwise stage at each step: serves every shape
+  one_sm         // W_hh stays in the shared memory of one SM for all steps
 };
+const char* name(Way);
+
+struct Options {
+  bool tf32 = false;         // float32 products by cuBLAS on tensor cores, with factors rounded to 10 bits
+  Way way = Way::automatic;  // another one: std::runtime_error where it does not serve the sizes
+};
+
+// What the ways of running would cost on the current device by the cost model, layer by layer, and which is taken: a
+// table to read.
+std::string explain_plan(const Spec&, int64_t steps, int64_t rows, bool backward);
 
 // Offsets in bytes; every array is C-contiguous and 0 past a row's length. As the CPU's, but where the network's
 // type has 16 bits, `saved` and `cells` are float: 1 - z of a gate rounded to bfloat16 may be nothing but the error.

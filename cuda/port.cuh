@@ -7,13 +7,14 @@
 //   multiply_16x8x16      tensor cores
 //   launch                every launch of a kernel
 //   SideStream            a second stream beside the caller's
+//   current_device        what plan.h wants to know
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
 
-#include "launch.h"
+#include "plan.h"
 
 // The cells' functions are made for this namespace and forced inline.
 #define FASTRNN_ARCH cuda

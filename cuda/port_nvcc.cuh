@@ -55,6 +55,14 @@ void launch(const Shape& shape, Stream stream, void (*kernel)(P...), const std::
   check(cudaLaunchKernelEx(&config, kernel, arguments...), "launch");
 }
 
+inline Device current_device() {
+  int device = 0, shared = 0, processors = 0;
+  check(cudaGetDevice(&device), "device");
+  check(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "device");
+  check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), "device");
+  return {static_cast<size_t>(shared), processors};
+}
+
 class SideStream {
  public:
   SideStream() {

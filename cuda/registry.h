@@ -3,6 +3,7 @@
 #pragma once
 
 #include "kernels.h"
+#include "plan.h"
 #include "products.h"
 
 namespace fastrnn::cuda {
@@ -18,6 +19,7 @@ struct Sequence {
   void *h_n, *c_n;
   void *saved, *cells;  // tape, or null
   LayerWeights weights;
+  Way way;  // not automatic
 };
 
 struct SequenceGradient : Sequence {
@@ -35,8 +37,10 @@ struct SequenceGradient : Sequence {
 // One cell and type. `workspace` is of the size that the function before it tells; the two parts of a backward call
 // share theirs.
 struct Kernels {
+  int gates;
   int saved;  // values a unit and step on the tape
   bool has_cell;
+  size_t (*one_sm_bytes)(const Dims&, bool backward);  // of shared memory; 0 if that way does not serve the sizes
   size_t (*forward_workspace)(const Sequence&);
   void (*forward)(const Sequence&, std::byte* workspace, Stream, Products&);
   size_t (*backward_workspace)(const SequenceGradient&);

@@ -29,6 +29,19 @@ template <class F> FASTRNN_FN void for_each_element(int64_t count, int64_t width
   }
 }
 
+// Numbers of some rows, from row `first` on: of the whole batch in the device's memory, or of a block in its own.
+template <class T> struct Tile {
+  T* data;
+  int64_t stride, first = 0;
+
+  FASTRNN_FN T& at(int64_t row, int64_t column) const { return data[(row - first) * stride + column]; }
+};
+
+// A stage is a struct with run(parameters, row, unit): here for all rows, from a launch of element_shape.
+template <class Stage, class Parameters> __global__ void run_stage(Parameters s, int64_t width) {
+  for_each_element(s.rows.count, width, [&](int64_t row, int64_t unit) { Stage::run(s, row, unit); });
+}
+
 inline Shape element_shape(int64_t count, int64_t width) {
   constexpr int64_t warp = 32, most_threads = 256, most_blocks = int64_t{1} << 20;
   const int64_t threads = std::min((width + warp - 1) / warp * warp, most_threads);
@@ -36,11 +49,15 @@ inline Shape element_shape(int64_t count, int64_t width) {
   return {static_cast<unsigned>(blocks), static_cast<unsigned>(threads)};
 }
 
-// A kernel made of one for_each_element.
+// A kernel made of for_each_element.
 template <class... P>
 void launch_elements(int64_t count, int64_t width, Stream stream, void (*kernel)(P...),
                      const std::type_identity_t<P>&... arguments) {
   if (count > 0 && width > 0) launch(element_shape(count, width), stream, kernel, arguments...);
+}
+
+template <class Stage, class Parameters> void launch_stage(const Parameters& s, int64_t width, Stream stream) {
+  launch_elements(s.rows.count, width, stream, run_stage<Stage, Parameters>, s, width);
 }
 
 }  // namespace fastrnn::cuda

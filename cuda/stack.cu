@@ -45,6 +45,10 @@ int64_t even_stride(const Strided& a, int64_t rows, int64_t width) {
   return a.unit == 1 && stride >= width && (rows == 1 || a.time == rows * a.row) ? stride : 0;
 }
 
+StepProblem step_problem(const Spec& spec, const Kernels& k, const Dims& dims, bool backward) {
+  return {dims, k.gates, spec.itemsize(), k.one_sm_bytes(dims, backward)};
+}
+
 // What forward and backward have in common.
 template <class T> class Network {
  protected:
@@ -63,6 +67,9 @@ template <class T> class Network {
   }
 
   Dims dims(int64_t layer) const { return {T_, B, spec.layer_input(layer), H, P, spec.proj_size > 0}; }
+  Way way(int64_t layer, bool backward, const Options& options) const {
+    return choose(step_problem(spec, k, dims(layer), backward), current_device(), options.way);
+  }
   void sizes(int64_t layer, int64_t direction, Sequence& s) const {
     s.dims = dims(layer), s.lengths = call.lengths, s.reverse = direction == 1;
   }
@@ -151,6 +158,7 @@ template <class T> class ForwardNetwork : Network<T> {
         const int64_t index = layer * D + direction;
         Sequence s{};
         Base::common(layer, direction, x, output(layer), weights[static_cast<size_t>(index)], s);
+        s.way = Base::way(layer, false, options);
         s.h_n = part<T>(call.h_n, index, B, P), s.c_n = part<T>(call.c_n, index, B, H);
         k.forward(s, sequence_[direction], own, products);
       });
@@ -196,8 +204,9 @@ template <class T> class BackwardNetwork : Network<T> {
     Base::begin(parts, stream, options);
     for (int64_t layer = last; layer >= 0; --layer) {
       const Matrix<const T> x = Base::input(layer, layer ? output(layer - 1) : Strided{}, stream);
+      const Way way = Base::way(layer, true, options);
       const auto sequence = [&](int64_t direction) {
-        return gradient(layer, direction, x, weights[static_cast<size_t>(layer * D + direction)]);
+        return gradient(way, layer, direction, x, weights[static_cast<size_t>(layer * D + direction)]);
       };
       Base::directions(parts, stream, [&](int64_t direction, Stream own, Products& products) {
         k.backward_steps(sequence(direction), sequence_[direction], own, products);
@@ -224,11 +233,12 @@ template <class T> class BackwardNetwork : Network<T> {
     return {static_cast<T*>(call.dx.data), even_stride(call.dx, B, spec.input_size)};
   }
 
-  SequenceGradient gradient(int64_t layer, int64_t direction, const Matrix<const T>& x,
+  SequenceGradient gradient(Way way, int64_t layer, int64_t direction, const Matrix<const T>& x,
                             const LayerWeights& weights) const {
     const int64_t index = layer * D + direction;
     SequenceGradient s{};
     Base::common(layer, direction, x, output(layer), weights, s);
+    s.way = way;
     const Strided dy = layer == last ? call.dy : dense(input_gradient(layer + 1).data, B, D * P);
     s.dy = columns<T>(dy, direction * P);
     if (layer < last) s.dropout = Base::dropout(layer + 1);
@@ -313,6 +323,22 @@ void backward(Context& context, const Spec& spec, const std::vector<LayerWeights
   with_type(spec, [&]<class T>(T) {
     BackwardNetwork<T>(spec, call, workspace).run(context.parts(), weights, stream, options);
   });
+}
+
+std::string explain_plan(const Spec& spec, int64_t steps, int64_t rows, bool backward) {
+  const Kernels& k = kernels(spec.cell, spec.dtype);
+  const Device device = current_device();
+  std::string table;
+  for (int64_t layer = 0; layer < spec.num_layers; ++layer) {
+    const Dims dims{steps, rows, spec.layer_input(layer), spec.hidden_size, spec.output_size(), spec.proj_size > 0};
+    const StepProblem problem = step_problem(spec, k, dims, backward);
+    const Way taken = choose(problem, device, Way::automatic);
+    for (const Cost& cost : costs(problem, device)) {
+      table += "layer " + std::to_string(layer) + ", " + name(cost.way) + ": " + std::to_string(cost.microseconds) +
+               " us a step" + (cost.way == taken ? ", taken\n" : "\n");
+    }
+  }
+  return table;
 }
 
 }  // namespace fastrnn::cuda

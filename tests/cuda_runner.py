@@ -81,6 +81,7 @@ class Call:
     strided: bool = False
     tf32: bool = False
     graph: bool = False
+    way: str = "automatic"
 
     def __post_init__(self):
         """All values become values of the dtype, so that the reference is given the same."""
@@ -127,6 +128,7 @@ class Call:
             "seed": data.dropout_seed,
             "tf32": int(self.tf32),
             "graph": int(self.graph),
+            "way": self.way,
         }
         line = " ".join(f"{key}={value}" for key, value in fields.items()) + "\n"
         arrays = [self._time_major(data.x), *(data.state or ()), *self.layer.parameters.values()]

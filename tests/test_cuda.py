@@ -115,6 +115,43 @@ def test_orders_and_sanitizers(programs, assert_near, mode, order):
         check(assert_near, call, got, expected)
 
 
+# Shapes that the ways with W_hh on chip serve: fewer rows than a block takes, and more.
+RESIDENT = [
+    case
+    for cell in CELLS
+    if cell != PROJECTED
+    for case in (
+        Case(cell, 16, 3, 3, 4, 2, bidirectional=True, dropout=0.35, ragged=True),
+        Case(cell, 48, 5, 11, 3, bias=False, initial=False),
+    )
+]
+
+
+@cache
+def resident_calls():
+    pairs = itertools.product(RESIDENT, ("float32", "float16", "bfloat16"))
+    return [make_call(case, dtype, way="one_sm") for case, dtype in pairs if comparable(case, dtype)]
+
+
+@pytest.mark.parametrize(
+    ("mode", "order"),
+    [("plain", "forward"), ("plain", "reverse"), ("plain", "random"), ("address", "random"), ("thread", "forward")],
+)
+def test_one_sm(programs, assert_near, mode, order):
+    calls = [call for call, _ in resident_calls()]
+    results = cuda_runner.run(calls, programs / f"cuda_driver_{mode}", "--order", order, "--seed", "6")
+    for (call, expected), got in zip(resident_calls(), results, strict=True):
+        check(assert_near, call, got, expected)
+
+
+def test_a_way_that_does_not_serve_the_sizes_is_refused(programs):
+    for case in (Case("gru", 17, 3, 2, 2), Case("lstm", 256, 3, 2, 2), Case(PROJECTED, 16, 3, 2, 2)):
+        layer = case.network(Reference, "float64")
+        call = Call(layer, make_data(layer, 2, 2), "float32", way="one_sm")
+        with pytest.raises(RuntimeError, match="one SM: this way of running does not serve these sizes"):
+            cuda_runner.run([call], programs / "cuda_driver_plain")
+
+
 @pytest.mark.parametrize("cell", CELLS)
 def test_the_order_of_threads_changes_no_bit(programs, cell):
     layer = Case(cell, 33, 7, 4, 5, 2, bidirectional=True, ragged=True).network(Reference, "float64")
@@ -124,6 +161,16 @@ def test_the_order_of_threads_changes_no_bit(programs, cell):
     for other in runs[1:]:
         for group, same in zip(runs[0], other, strict=True):
             assert all(np.array_equal(array, same[name]) for name, array in group.items())
+
+
+@pytest.mark.parametrize(("way", "hidden"), [("step_by_step", 3), ("one_sm", 16)])
+@pytest.mark.parametrize("ragged", [False, True])
+def test_many_steps(programs, assert_near, way, hidden, ragged):
+    """More than one product with W_ih takes."""
+    case = Case("lstm", hidden, 2, 9, 1000, bidirectional=True, ragged=ragged)
+    call, expected = make_call(case, "float32", way=way)
+    (results,) = cuda_runner.run([call], programs / "cuda_driver_plain")
+    check(assert_near, call, results, expected)
 
 
 @pytest.mark.parametrize("cell", CELLS)

@@ -24,16 +24,18 @@ namespace {
 
 struct Case {
   Spec spec{};
-  int64_t steps = 0, rows = 0;
-  bool lengths = false, state = true, dy = true, dstate = true;
-  bool strided = false;  // x, y and dx lie with gaps
-  bool batch_first = false;  // they lie as (B, T, ...)
-  uint64_t seed = 0;  // of dropout
-  bool tf32 = false;
-  bool graph = false;  // the second time, as a CUDA graph
+  int64_t steps, rows;
+  bool lengths, state, dy, dstate;  // what it has of these
+  bool strided;                     // x, y and dx lie with gaps
+  bool batch_first;                 // they lie as (B, T, ...)
+  uint64_t seed;                    // of dropout
+  bool tf32;
+  bool graph;  // the second training call is a CUDA graph
+  cuda::Way way;
 };
 
 const char* const cells[] = {"rnn_tanh", "rnn_relu", "rnn_sigmoid", "lstm", "gru", "gru_reset_before"};
+const char* const ways[] = {"automatic", "step_by_step", "one_sm"};
 const char* const dtypes[] = {"float32", "float64", "float16", "bfloat16"};
 
 template <size_t n> int64_t place(const char* const (&names)[n], const std::string& name) {
@@ -51,7 +53,7 @@ Case parse(const std::string& line) {
     values[word.substr(0, equals)] = word.substr(equals + 1);
   }
   const auto number = [&](const char* key) { return std::stoll(values.at(key)); };
-  Case c;
+  Case c{};
   c.spec.cell = static_cast<Cell>(place(cells, values.at("cell")));
   c.spec.dtype = static_cast<DType>(place(dtypes, values.at("dtype")));
   c.spec.input_size = number("input"), c.spec.hidden_size = number("hidden");
@@ -63,6 +65,7 @@ Case parse(const std::string& line) {
   c.strided = number("strided"), c.batch_first = number("batch_first");
   c.seed = std::stoull(values.at("seed"));
   c.tf32 = number("tf32"), c.graph = number("graph");
+  c.way = static_cast<cuda::Way>(place(ways, values.at("way")));
   return c;
 }
 
@@ -213,11 +216,12 @@ class Run {
     queue_.run(as_graph, [&](cuda::Stream stream) {
       forward(workspace, stream);
       cuda::backward(context_, spec_, weights_, call_, static_cast<std::byte*>(backward_workspace.data()), stream,
-                     {c_.tf32});
+                     {c_.tf32, c_.way});
     });
   }
   void forward(const DeviceArray& workspace, cuda::Stream stream) {
-    cuda::forward(context_, spec_, weights_, call_, static_cast<std::byte*>(workspace.data()), stream, {c_.tf32});
+    cuda::forward(context_, spec_, weights_, call_, static_cast<std::byte*>(workspace.data()), stream,
+                  {c_.tf32, c_.way});
   }
 
   // y, then outputs, with dx where they begin that belong to backward.

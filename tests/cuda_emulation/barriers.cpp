@@ -49,12 +49,4 @@ void cluster_barrier(Location where) {
   arrive(grid->cluster_barriers[current->block->cluster], grid->shape.cluster * grid->block_threads(), false, where);
 }
 
-void grid_barrier(Location where) {
-  if (!grid->shape.cooperative) {
-    return wait(Thread::State::at_barrier,
-                [&] { fault("a barrier of the grid in a launch that is not cooperative", where); });
-  }
-  arrive(grid->barrier, grid->block_count() * grid->block_threads(), false, where);
-}
-
 }  // namespace emulation

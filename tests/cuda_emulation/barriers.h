@@ -1,4 +1,4 @@
-// __syncthreads and its kin, and the barriers of a cluster and of the whole grid.
+// __syncthreads and its kin, and the barrier of a cluster.
 #pragma once
 
 #include "scheduler.h"
@@ -8,7 +8,6 @@ namespace emulation {
 void block_barrier(Location);
 Barrier::Votes block_vote(bool, Location);
 void cluster_barrier(Location);
-void grid_barrier(Location);
 
 void complete(Barrier&);  // for requests: lets all who wait go on
 

@@ -137,6 +137,26 @@ __global__ void cluster_sum(const float* x, float* sums, Bug bug) {
   if (bug != Bug::cluster_left_too_soon) cluster_barrier();
 }
 
+// ---------------------------------------------------------------------------------------------- calls of a warp
+
+// A block of one warp. Counts what is not as CUDA says.
+__global__ void warp_calls(int* wrong_ones) {
+  const unsigned lane = threadIdx.x;
+  int* shared = reinterpret_cast<int*>(shared_memory());
+  int found = 0;
+  found += __shfl_sync(~0u, lane, 5) != 5;
+  found += __shfl_xor_sync(~0u, lane, 3) != (lane ^ 3);
+  found += __shfl_down_sync(~0u, lane, 4) != (lane < 28 ? lane + 4 : lane);
+  found += __ballot_sync(~0u, lane % 3 == 0) != 0x49249249u;
+  if (lane < 16) found += __ballot_sync(0xffffu, 1) != 0xffffu;
+  shared[lane] = static_cast<int>(lane);
+  __syncwarp();
+  found += shared[31 - lane] != static_cast<int>(31 - lane);
+  found += !__syncthreads_or(lane == 7) || __syncthreads_or(0);
+  found += !__syncthreads_and(1) || __syncthreads_and(lane != 7);
+  wrong_ones[lane] = found;
+}
+
 // ---------------------------------------------------------------------------------- one tile on the tensor cores
 
 // d (16, 8) = a (16, 16) b^T, b (8, 16)
@@ -245,6 +265,12 @@ void check_cluster_sum(Bug bug) {
   check("cluster_sum", difference(on_host(to), expected));
 }
 
+void check_warp_calls() {
+  const DeviceArray found(32 * sizeof(int));
+  launch({1, 32, 32 * sizeof(int)}, nullptr, warp_calls, static_cast<int*>(found.data()));
+  for (const char byte : found.host()) check("warp_calls", byte);
+}
+
 template <class T> void check_tile() {
   const std::vector<float> a = numbers(16 * 16), b = numbers(8 * 16);
   const DeviceArray wide_a = on_device(a), wide_b = on_device(b);
@@ -314,6 +340,7 @@ int main(int count, char** arguments) {
     check_block_sum(bug);
     check_power_steps(bug);
     check_cluster_sum(bug);
+    check_warp_calls();
     check_tile<Half>();
     check_tile<BFloat16>();
 #if !defined(__CUDACC__)

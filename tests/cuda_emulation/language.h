@@ -47,9 +47,3 @@ template <class T> T __ldg(const T* p) {
   emulation::read_only_load(p, sizeof(T));
   return *p;
 }
-inline void __threadfence() { emulation::fence(); }
-
-// Relaxed, as in CUDA.
-template <class T> T atomicAdd(T* p, std::type_identity_t<T> value) {
-  return __atomic_fetch_add(p, value, __ATOMIC_RELAXED);
-}

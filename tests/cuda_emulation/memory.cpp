@@ -21,8 +21,6 @@ struct ReadOnlyLoad {
 };
 std::vector<ReadOnlyLoad> loads;
 
-char all_fences;  // for ThreadSanitizer
-
 }  // namespace
 
 char* take_shared(size_t bytes) {
@@ -69,11 +67,6 @@ void check_read_only_loads() {
   });
   loads.clear();
   if (changed && grid->fault.empty()) grid->fault = "__ldg of memory that the same launch wrote";
-}
-
-void fence() {
-  acquire(&all_fences);
-  release(&all_fences);
 }
 
 }  // namespace emulation

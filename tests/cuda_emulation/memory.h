@@ -1,4 +1,4 @@
-// Shared memory, that of a cluster's other blocks, loads through the read-only cache, and fences.
+// Shared memory, that of a cluster's other blocks, and loads through the read-only cache.
 #pragma once
 
 #include <cstddef>
@@ -15,8 +15,6 @@ void* map_shared(const void* own, unsigned rank);
 // ld.global.nc: what is read so must not change while the kernel runs.
 void read_only_load(const void* p, size_t bytes);
 void check_read_only_loads();  // at the end of a launch
-
-void fence();
 
 // memcpy that ThreadSanitizer does not see: what the emulator itself does is no part of the kernel.
 inline void copy_unseen(void* to, const void* from, size_t bytes) {

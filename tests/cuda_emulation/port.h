@@ -53,6 +53,8 @@ void launch(const Shape& shape, Stream, void (*kernel)(P...), const std::type_id
                  [&] { kernel(arguments...); });
 }
 
+inline Device current_device() { return {227 << 10, 132}; }  // as an H100
+
 // The kernels run before launch() returns: there is nothing to run beside them, and nothing to wait for.
 class SideStream {
  public:

@@ -41,9 +41,7 @@ class Scheduler {
     for (auto& block : grid_.blocks) {
       if (!block) continue;
       free_shared(block->shared, grid_.shape.shared_bytes);
-      for (Thread& thread : block->threads) {
-        if (thread.state == Thread::State::done) free_fibers().push_back(std::move(thread.fiber));
-      }
+      free_fibers_of(*block);
     }
   }
 
@@ -105,7 +103,11 @@ class Scheduler {
     release(&launched_);
   }
 
-  // Those of launches before: a fiber that had two threads of one launch would make an order between them.
+  static void free_fibers_of(Block& block) {
+    for (Thread& thread : block.threads) {
+      if (thread.state == Thread::State::done && thread.fiber) free_fibers().push_back(std::move(thread.fiber));
+    }
+  }
   static std::vector<std::unique_ptr<Fiber>>& free_fibers() {
     static std::vector<std::unique_ptr<Fiber>> fibers;
     return fibers;
@@ -155,6 +157,9 @@ class Scheduler {
     if (--block.live == 0) {
       --resident_;
       forbid_shared(block.shared, grid_.shape.shared_bytes);  // no other block of the cluster may reach it any more
+#if !defined(EMULATION_THREAD)  // there, a fiber that had two threads of a launch would make an order between them
+      free_fibers_of(block);
+#endif
       return;
     }
     lane_left(thread);

@@ -70,7 +70,7 @@ struct Thread {
   State state = State::ready;
   Location where;  // of the call it waits in
   WarpCall* call = nullptr;
-  unsigned warp_calls = 0;  // by the first lane of a mask: how many it led
+  unsigned warp_calls = 0;  // how many it has been in
   char warp_order[2];
   void (*request)(void*) = nullptr;  // what the scheduler is to do once the thread has left
   void* request_data = nullptr;
@@ -90,7 +90,6 @@ struct Grid {
   const std::function<void()>* kernel;
   std::vector<std::unique_ptr<Block>> blocks;  // those that have started
   std::vector<Barrier> cluster_barriers;
-  Barrier barrier;
   std::string fault;
 
   unsigned block_threads() const { return shape.block.x * shape.block.y * shape.block.z; }

@@ -13,7 +13,3 @@ struct dim3 {
 struct alignas(16) float4 {
   float x, y, z, w;
 };
-
-struct alignas(16) uint4 {
-  unsigned x, y, z, w;
-};

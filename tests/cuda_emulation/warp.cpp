@@ -5,8 +5,9 @@
 namespace emulation {
 namespace {
 
-// Carries a call out if all lanes of its mask are there that have not returned.
-void try_call(Block& block, unsigned first, unsigned mask, WarpCall::Action action, const Location& where) {
+// Carries a call out if all lanes of its mask are there that have not returned. A lane that is in another call will
+// come when that one is over, or it is a deadlock.
+void try_call(Block& block, unsigned first, unsigned mask, WarpCall::Action action) {
   WarpCall* lanes[32] = {};
   bool some = false;
   for (unsigned i = 0; i < 32 && first + i < block.threads.size(); ++i) {
@@ -14,19 +15,16 @@ void try_call(Block& block, unsigned first, unsigned mask, WarpCall::Action acti
     const Thread& lane = block.threads[first + i];
     if (lane.state == Thread::State::done) continue;
     if (lane.state != Thread::State::in_warp_call) return;
-    if (lane.call->mask != mask || lane.call->action != action) {
-      return fault("lanes of a warp meet in different calls: lane " + std::to_string(i) + " is at line " +
-                       std::to_string(lane.where.line()),
-                   where);
-    }
+    if (lane.call->mask != mask || lane.call->action != action) return;
     lanes[i] = lane.call;
     some = true;
   }
   if (!some) return;
-  ++block.threads[first + static_cast<unsigned>(__builtin_ctz(mask))].warp_calls;
   action(lanes);
   for (unsigned i = 0; i < 32; ++i) {
-    if (lanes[i]) wake(block.threads[first + i]);
+    if (!lanes[i]) continue;
+    for (unsigned k = 0; k < 32; ++k) lanes[i]->orders[k] = lanes[k] ? lanes[k]->order : nullptr;
+    wake(block.threads[first + i]);
   }
 }
 
@@ -102,14 +100,15 @@ void warp_call(WarpCall& call, bool orders_memory, Location where) {
   if (!(mask >> me.lane & 1)) {
     return wait(Thread::State::in_warp_call, [&] { fault("a lane that is not in its own mask", where); });
   }
-  Thread& leader = block.threads[first + static_cast<unsigned>(__builtin_ctz(mask))];
-  char* order =
-      &leader.warp_order[leader.warp_calls % 2];  // in turns, so that a fast lane is not ordered with the next
+  // In turns, so that a fast lane's next call is not ordered with this one.
+  call.order = &me.warp_order[me.warp_calls++ % 2];
   me.where = where;
   me.call = &call;
-  if (orders_memory) release(order);
-  wait(Thread::State::in_warp_call, [&] { try_call(block, first, mask, call.action, where); });
-  if (orders_memory) acquire(order);
+  if (orders_memory) release(call.order);
+  wait(Thread::State::in_warp_call, [&] { try_call(block, first, mask, call.action); });
+  for (char* order : call.orders) {
+    if (orders_memory && order) acquire(order);
+  }
 }
 
 void lane_left(const Thread& thread) {
@@ -118,7 +117,7 @@ void lane_left(const Thread& thread) {
   for (unsigned i = 0; i < 32 && first + i < block.threads.size(); ++i) {
     const Thread& other = block.threads[first + i];
     if (other.state == Thread::State::in_warp_call && other.call->mask >> thread.lane & 1) {
-      return try_call(block, first, other.call->mask, other.call->action, other.where);
+      return try_call(block, first, other.call->mask, other.call->action);
     }
   }
 }

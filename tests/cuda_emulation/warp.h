@@ -15,6 +15,8 @@ struct WarpCall {
   using Action = void (*)(WarpCall* const (&lanes)[32]);
   Action action;
   unsigned mask;
+  char* order = nullptr;  // for ThreadSanitizer: the lane's own,
+  char* orders[32] = {};  // and those of all who took part
 };
 
 // `orders_memory` tells __syncwarp from shuffles and votes, which do not order memory.

@@ -1,23 +1,24 @@
-// The way that serves every shape: at each step one product over the batch, then the pointwise stage.
+// One layer and direction: products over all time, and the steps one after the other, or all in one kernel.
 #pragma once
 
 #include "backward_stage.cuh"
 #include "carver.h"
 #include "forward_stage.cuh"
+#include "one_sm.cuh"
 
 namespace fastrnn::cuda {
 
 // The stage of an LSTM's projection exists for no other cell.
 template <class Cell> constexpr bool can_project = Cell::has_cell;
 
-template <class Cell, class T> class StepByStepForward {
+template <class Cell, class T> class LayerForward {
   using A = Computed<T>;
   static constexpr int G = Cell::gates;
   static constexpr int step_gates = G - Cell::reset_first;  // of a step's first product
   static constexpr int64_t chunk_rows = 8192;  // of W_ih x at once: enough for the device, and not T times the batch
 
  public:
-  StepByStepForward(const Sequence& sequence, std::byte* workspace) : s(sequence), d(sequence.dims) {
+  LayerForward(const Sequence& sequence, std::byte* workspace) : s(sequence), d(sequence.dims) {
     // A reverse direction's rows of different lengths are at different times in the same step.
     const bool whole = s.reverse && s.lengths;
     chunk_ = whole ? d.steps
@@ -35,13 +36,24 @@ template <class Cell, class T> class StepByStepForward {
 
   void run(Stream stream, Products& multiply) const {
     ForwardStep<T> step = parameters();
-    launch_elements(d.rows, d.hidden, stream, begin_forward<T>, step);
-    for (; step.step < d.steps; ++step.step) {
-      if (step.step % chunk_ == 0) step.first_time = input_product(step.step, multiply);
-      multiply(hidden_product(h_, d.output, s.weights.w_hh, step_gates * d.hidden, p_));
-      stage(step, stream, multiply);
+    launch_stage<ForwardBegin<Cell>>(step, d.hidden, stream);
+    while (step.step < d.steps) {
+      step.first_time = input_product(step.step, multiply);
+      const int64_t end = std::min(step.step + chunk_, d.steps);
+      if constexpr (one_sm_takes<T>) {
+        if (s.way == Way::one_sm && d.rows > 0) {
+          const auto* w = static_cast<const T*>(s.weights.w_hh);
+          launch(one_sm_shape(d.rows, one_sm_bytes<OneSmForward<Cell, T>>(d.hidden)), stream, one_sm_forward<Cell, T>,
+                 step, end, w);
+          step.step = end;
+        }
+      }
+      for (; step.step < end; ++step.step) {
+        multiply(hidden_product(h_, d.output, s.weights.w_hh, step_gates * d.hidden, p_));
+        stage(step, stream, multiply);
+      }
     }
-    launch_elements(d.rows, d.hidden, stream, finish_forward<T>, step);
+    launch_stage<ForwardFinish<Cell>>(step, d.hidden, stream);
   }
 
   size_t bytes;
@@ -53,9 +65,11 @@ template <class Cell, class T> class StepByStepForward {
     ForwardStep<T> step{};
     step.rows = {d.rows, d.steps, s.lengths, s.reverse};
     step.hidden = d.hidden, step.output = d.output;
-    step.x = x_, step.p = p_, step.p2 = p2_;
+    step.x = x_;
+    step.p = {p_, step_gates * d.hidden}, step.p2 = {p2_, Cell::reset_first ? d.hidden : d.output};
     step.b_ih = static_cast<const T*>(s.weights.b_ih), step.b_hh = static_cast<const T*>(s.weights.b_hh);
-    step.h = h_, step.c = c_, step.between = between_, step.kept = kept_;
+    step.h = {h_, d.output}, step.c = {c_, d.hidden};
+    step.between = {between_, d.hidden}, step.kept = {kept_, G * d.hidden};
     step.y = {static_cast<T*>(s.y.data), s.y.time, s.y.row, s.y.unit};
     step.saved = static_cast<A*>(s.saved), step.cells = static_cast<A*>(s.cells);
     step.h0 = static_cast<const T*>(s.h0), step.c0 = static_cast<const T*>(s.c0);
@@ -87,19 +101,19 @@ template <class Cell, class T> class StepByStepForward {
 
   void stage(const ForwardStep<T>& step, Stream stream, Products& multiply) const {
     if constexpr (Cell::reset_first) {
-      launch_elements(d.rows, d.hidden, stream, forward_reset<Cell, T>, step);
+      launch_stage<ForwardReset<Cell>>(step, d.hidden, stream);
       const T* last_gate = static_cast<const T*>(s.weights.w_hh) + step_gates * d.hidden * d.output;
       multiply(hidden_product(between_, d.hidden, last_gate, d.hidden, p2_));
-      launch_elements(d.rows, d.hidden, stream, forward_mix<Cell, T>, step);
+      launch_stage<ForwardMix<Cell>>(step, d.hidden, stream);
     } else {
       if constexpr (can_project<Cell>) {
         if (d.projected) {
-          launch_elements(d.rows, d.hidden, stream, forward_step<Cell, T, true>, step);
+          launch_stage<ForwardGates<Cell, true>>(step, d.hidden, stream);
           multiply(hidden_product(between_, d.hidden, s.weights.w_hr, d.output, p2_));
-          return launch_elements(d.rows, d.output, stream, forward_project<T>, step);
+          return launch_stage<ForwardProjected>(step, d.output, stream);
         }
       }
-      launch_elements(d.rows, d.hidden, stream, forward_step<Cell, T, false>, step);
+      launch_stage<ForwardGates<Cell, false>>(step, d.hidden, stream);
     }
   }
 
@@ -110,13 +124,13 @@ template <class Cell, class T> class StepByStepForward {
   T *between_, *h_;
 };
 
-template <class Cell, class T> class StepByStepBackward {
+template <class Cell, class T> class LayerBackward {
   using A = Computed<T>;
   static constexpr int G = Cell::gates, S = Cell::slots;
   static constexpr int step_gates = G - Cell::reset_first;
 
  public:
-  StepByStepBackward(const SequenceGradient& sequence, std::byte* workspace) : s(sequence), d(sequence.dims) {
+  LayerBackward(const SequenceGradient& sequence, std::byte* workspace) : s(sequence), d(sequence.dims) {
     Carver memory(workspace);
     const int64_t all = d.steps * d.rows;
     slots_ = memory.take<T>(all * S * d.hidden);
@@ -135,13 +149,21 @@ template <class Cell, class T> class StepByStepBackward {
   // The sequential part: the gradients of all gates, dh0 and dc0.
   void steps(Stream stream, Products& multiply) const {
     BackwardStep<T> step = parameters();
-    launch_elements(d.rows, d.hidden, stream, begin_backward<T>, step);
+    if constexpr (one_sm_takes<T>) {
+      if (s.way == Way::one_sm) {
+        const auto* w = static_cast<const T*>(s.weights.w_hh);
+        const Shape shape = one_sm_shape(d.rows, one_sm_bytes<OneSmBackward<Cell, T>>(d.hidden));
+        if (d.rows > 0) launch(shape, stream, one_sm_backward<Cell, T>, step, w);
+        return;
+      }
+    }
+    launch_stage<BackwardBegin<Cell>>(step, d.hidden, stream);
     for (step.step = d.steps; step.step-- > 0;) {
       stage(step, stream, multiply);
       multiply(step_product(step_slots_, S * d.hidden, step_gates * d.hidden, s.weights.w_hh, d.output, product_));
-      step.product = product_;
+      step.has_product = true;
     }
-    launch_elements(d.rows, d.hidden, stream, finish_backward<T>, step);
+    launch_stage<BackwardFinish<Cell>>(step, d.hidden, stream);
   }
 
   // Over all time: dx and the gradients of the weights.
@@ -204,9 +226,10 @@ template <class Cell, class T> class StepByStepBackward {
     step.h0 = static_cast<const T*>(s.h0), step.c0 = static_cast<const T*>(s.c0);
     step.dy = {static_cast<const T*>(s.dy.data), s.dy.time, s.dy.row, s.dy.unit};
     step.dropout = s.dropout, step.column = s.column;
-    step.carried = carried_, step.dc = dc_;
-    step.slots = slots_, step.step_slots = step_slots_;
-    step.d_output = d_output_, step.step_d_output = step_d_output_, step.d_hidden = d_hidden_;
+    step.slots = slots_, step.d_output = d_output_;
+    step.product = {product_, d.output}, step.carried = {carried_, d.output}, step.dc = {dc_, d.hidden};
+    step.step_slots = {step_slots_, S * d.hidden}, step.step_d_output = {step_d_output_, d.output};
+    step.d_hidden = {d_hidden_, d.hidden};
     step.dh_n = static_cast<const T*>(s.dh_n), step.dc_n = static_cast<const T*>(s.dc_n);
     step.dh0 = static_cast<T*>(s.dh0), step.dc0 = static_cast<T*>(s.dc0);
     return step;
@@ -214,20 +237,20 @@ template <class Cell, class T> class StepByStepBackward {
 
   void stage(const BackwardStep<T>& step, Stream stream, Products& multiply) const {
     if constexpr (Cell::reset_first) {
-      launch_elements(d.rows, d.hidden, stream, backward_mix<Cell, T>, step);
+      launch_stage<BackwardMix<Cell>>(step, d.hidden, stream);
       const T* last_gate = static_cast<const T*>(s.weights.w_hh) + step_gates * d.hidden * d.output;
       const T* slot = step_slots_ + step_gates * d.hidden;
       multiply(step_product(slot, S * d.hidden, d.hidden, last_gate, d.hidden, d_hidden_));
-      launch_elements(d.rows, d.hidden, stream, backward_reset<Cell, T>, step);
+      launch_stage<BackwardReset<Cell>>(step, d.hidden, stream);
     } else {
       if constexpr (can_project<Cell>) {
         if (d.projected) {
-          launch_elements(d.rows, d.output, stream, backward_project<T>, step);
+          launch_stage<BackwardProjected>(step, d.output, stream);
           multiply(step_product(step_d_output_, d.output, d.output, s.weights.w_hr, d.hidden, d_hidden_));
-          return launch_elements(d.rows, d.hidden, stream, backward_step<Cell, T, true>, step);
+          return launch_stage<BackwardGates<Cell, true>>(step, d.hidden, stream);
         }
       }
-      launch_elements(d.rows, d.hidden, stream, backward_step<Cell, T, false>, step);
+      launch_stage<BackwardGates<Cell, false>>(step, d.hidden, stream);
     }
   }
 
@@ -266,20 +289,26 @@ template <class Cell, class T> class StepByStepBackward {
   A *d_hidden_, *product_, *carried_, *dc_;
 };
 
-template <class Cell, class T> constexpr Kernels step_by_step() {
+template <class Cell, class T> constexpr Kernels layer_kernels() {
   return {
+      Cell::gates,
       saved_values<Cell>,
       Cell::has_cell,
-      [](const Sequence& s) { return StepByStepForward<Cell, T>(s, nullptr).bytes; },
+      [](const Dims& d, bool backward) -> size_t {
+        if (!one_sm_takes<T> || d.projected || d.hidden % whole_tiles) return 0;
+        return backward ? one_sm_bytes<OneSmBackward<Cell, T>>(d.hidden)
+                        : one_sm_bytes<OneSmForward<Cell, T>>(d.hidden);
+      },
+      [](const Sequence& s) { return LayerForward<Cell, T>(s, nullptr).bytes; },
       [](const Sequence& s, std::byte* workspace, Stream stream, Products& multiply) {
-        StepByStepForward<Cell, T>(s, workspace).run(stream, multiply);
+        LayerForward<Cell, T>(s, workspace).run(stream, multiply);
       },
-      [](const SequenceGradient& s) { return StepByStepBackward<Cell, T>(s, nullptr).bytes; },
+      [](const SequenceGradient& s) { return LayerBackward<Cell, T>(s, nullptr).bytes; },
       [](const SequenceGradient& s, std::byte* workspace, Stream stream, Products& multiply) {
-        StepByStepBackward<Cell, T>(s, workspace).steps(stream, multiply);
+        LayerBackward<Cell, T>(s, workspace).steps(stream, multiply);
       },
       [](const SequenceGradient& s, std::byte* workspace, Stream stream, Products& multiply) {
-        StepByStepBackward<Cell, T>(s, workspace).products(stream, multiply);
+        LayerBackward<Cell, T>(s, workspace).products(stream, multiply);
       },
   };
 }
