@@ -243,7 +243,7 @@ def test_distributed_data_parallel(kind, tmp_path):
     ]
     outputs = [child.communicate(timeout=120) for child in children]
     assert [child.returncode for child in children] == [0, 0], outputs
-    found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     for result in found:
         torch.testing.assert_close(result["fastrnn"], result["stock"])
         assert result["fastrnn"][-1] < 0.8 * result["fastrnn"][0]
