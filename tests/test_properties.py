@@ -11,7 +11,6 @@ from cases import (
     ISAS,
     NEAR_A_KINK,
     PARTITIONS,
-    PROJECTED,
     Case,
     Data,
     Native,
@@ -39,8 +38,9 @@ def networks(draw):
     """(layer, data): a network of any kind and a batch of any shape for it."""
     cell = draw(st.sampled_from(CELLS))
     dtype = draw(st.sampled_from(DTYPES))
-    # A gradient of one number is a sum that may cancel, which float32 cannot be blamed for.
-    least = 2 if cell == PROJECTED or dtype == "float32" else 1
+    # A gradient of one number is a sum that may cancel, or a derivative of a unit that is saturated: its relative error
+    # says nothing of the arithmetic.
+    least = 2
     layers = draw(st.integers(1, 3))
     case = Case(
         cell,
