@@ -42,12 +42,12 @@ bench-full: $(VENV)/.installed-bench ## the same on all shapes and in all modes,
 	$(BIN)/python bench/compare.py --full \
 		--modes inference training streaming inference-lengths training-lengths $(BENCH_ARGS)
 
-prove: $(VENV)/.native ## hold tanh and sigmoid against the exact values at every float, in minutes
-	for isa in $$(build/native/fastrnn_driver --isas); do \
-		echo "$$isa" && build/native/fastrnn_activations_$$isa || exit 1; done
+prove: $(VENV)/.native-all ## hold tanh and sigmoid against the exact values at every float, in minutes
+	for isa in $$(build/native-all/fastrnn_driver --isas); do \
+		echo "$$isa" && build/native-all/fastrnn_activations_$$isa || exit 1; done
 
-count: $(VENV)/.native ## count the instructions of some calls (needs valgrind; COUNT_ARGS=--update)
-	$(BIN)/python tests/native/instructions.py build/native/fastrnn_driver $(COUNT_ARGS)
+count: $(VENV)/.native-avx2 ## count the instructions of some calls (needs valgrind; COUNT_ARGS=--update)
+	$(BIN)/python tests/native/instructions.py build/native-avx2/fastrnn_driver $(COUNT_ARGS)
 
 # On a machine with a GPU there may be no network: these two take PYTHON as it is, with what it has. It needs NumPy and
 # pytest, pybind11, scikit-build-core, cmake and ninja, and bench-gpu PyTorch; beside it nvcc and cuBLAS.
@@ -98,8 +98,8 @@ $(VENV)/.installed-%: $(SOURCES) $(VENV)/.made
 	$(PIP) install --quiet --no-build-isolation '.[$(or $(EXTRAS),$*)]'
 	@touch $@
 
-$(VENV)/.native: $(SOURCES) $(wildcard tests/native/*.cpp) $(VENV)/.made
-	$(BIN)/cmake -S . -B build/native -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
-		-DFASTRNN_PYTHON=OFF -DFASTRNN_NATIVE_TEST=ON >/dev/null
-	$(BIN)/cmake --build build/native
+$(VENV)/.native-%: $(SOURCES) $(wildcard tests/native/*.cpp) $(VENV)/.made
+	$(BIN)/cmake -S . -B build/native-$* -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
+		-DFASTRNN_PYTHON=OFF -DFASTRNN_NATIVE_TEST=ON -DFASTRNN_ISAS=$(filter-out all,$*) >/dev/null
+	$(BIN)/cmake --build build/native-$*
 	@touch $@

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "isas.h"
 #include "kernels.h"
 
 // Each cell, in the order of the enumeration, and the kernels that run it with options.
@@ -15,15 +16,6 @@
   CELL(lstm, lstm_options)       \
   CELL(gru, gru_options)         \
   CELL(gru_reset_before, gru_reset_before_options)
-
-// The instruction sets that this build holds, the best last.
-#if defined(__aarch64__)
-#define FASTRNN_ISAS(ISA) ISA(neon)
-#elif defined(__x86_64__)
-#define FASTRNN_ISAS(ISA) ISA(baseline) ISA(avx2) ISA(avx512)
-#else
-#define FASTRNN_ISAS(ISA) ISA(baseline)
-#endif
 
 namespace fastrnn {
 
