@@ -66,6 +66,13 @@ def hold_against(which, dtype, spec, steps, results, expected):
         assert error <= tolerance, f"{name}: error {error:.2e}, tolerance {tolerance:.2e}"
 
 
+def pytest_collection_modifyitems(items):
+    """For pytest-xdist: a file's tests share what they have worked out, and those of CUDA a build; they stay together."""
+    for item in items:
+        name = item.path.stem
+        item.add_marker(pytest.mark.xdist_group("cuda" if "cuda" in name else name))
+
+
 @pytest.fixture(autouse=True)
 def settings():
     """What a test sets holds for that test alone."""

@@ -19,6 +19,8 @@ import fastrnn
 from cases import CELLS, PARTITIONS, Native, assert_same_bits, everything, forward, infer, make_data, train
 from fastrnn import _core
 
+pytestmark = pytest.mark.alone
+
 PATIENCE = 30  # seconds after which a thread or a process that should have ended is taken to hang
 
 

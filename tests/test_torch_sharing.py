@@ -18,6 +18,8 @@ from fastrnn.torch import _threads  # noqa: E402
 from test_memory import MEGABYTE, growth, needs_proc  # noqa: E402
 from torch_cases import KINDS, OURS, flat, twins  # noqa: E402
 
+pytestmark = pytest.mark.alone
+
 HERE = Path(__file__).parent
 
 
