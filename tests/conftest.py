@@ -67,7 +67,7 @@ def hold_against(which, dtype, spec, steps, results, expected):
 
 
 def pytest_collection_modifyitems(items):
-    """For pytest-xdist: a file's tests share what they have worked out, and those of CUDA a build; they stay together."""
+    """For pytest-xdist: tests of a file share what they have worked out, those of CUDA a build: they stay together."""
     for item in items:
         name = item.path.stem
         item.add_marker(pytest.mark.xdist_group("cuda" if "cuda" in name else name))
