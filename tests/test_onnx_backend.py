@@ -40,7 +40,7 @@ def recurrent_tests():
 
         runner = BackendTest(Counting, __name__)
     runner.include(r"^test_(simple_)?(rnn|lstm|gru)_.*_cpu$")
-    tests = runner.test_cases["OnnxBackendNodeTest"]
+    tests = runner.test_cases["OnnxBackendNodeModelTest"]
     return {
         name: tests(name)
         for name in unittest.TestLoader().getTestCaseNames(tests)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import weakref
@@ -13,12 +14,14 @@ from typing import Any
 import onnxruntime
 from google.protobuf.message import DecodeError, EncodeError
 from onnx import ModelProto, TensorProto
+from onnx.external_data_helper import load_external_data_for_tensor
 
 from .. import _core
 from .._checks import got
 from ._rewrite import Replaced, graphs, rewrite
 
 FOLDER = "session.model_external_initializers_file_folder_path"  # of ONNX Runtime: where data lies beside model bytes
+SMALL = 64  # elements
 
 _registered: weakref.WeakSet[Any] = weakref.WeakSet()  # options that have the operators: they take them once
 _lock = threading.Lock()
@@ -34,8 +37,8 @@ class InferenceSession(onnxruntime.InferenceSession):
 
     Args:
         model: the path of an ONNX model, the model as bytes, or an `onnx.ModelProto`. It is not changed.
-        sess_options: as in ONNX Runtime. The operators are registered in them, and can be used again. The kernels use
-            at most `intra_op_num_threads` threads, and with 0 `fastrnn.get_num_threads()`.
+        sess_options: as in ONNX Runtime. They can be used again; the operators are registered in them, and the folder of
+            external data. The kernels use at most `intra_op_num_threads` threads, with 0 `fastrnn.get_num_threads()`.
         providers, provider_options, **kwargs: as in ONNX Runtime. The kernels run on the CPU.
 
     Attributes:
@@ -92,7 +95,9 @@ def _prepare(model: Any, threads: int) -> tuple[Any, str, Replaced]:
         ours, replaced = rewrite(ours, threads)
     if ours is None or (original is not None and not replaced.swapped):
         return original, "", replaced
-    return _serialized(ours), folder if _has_external_data(ours) else "", replaced
+    if not _has_external_data(ours, folder):
+        folder = ""
+    return _serialized(ours), folder, replaced
 
 
 def _read(data: bytes | None) -> ModelProto | None:
@@ -116,10 +121,18 @@ def _serialized(model: ModelProto) -> bytes:
         ) from error
 
 
-def _has_external_data(model: ModelProto) -> bool:
-    return any(
-        tensor.data_location == TensorProto.EXTERNAL for graph in graphs(model.graph) for tensor in graph.initializer
-    )
+def _has_external_data(model: ModelProto, folder: str) -> bool:
+    """Whether there is any but small tensors, which are put into the model: ONNX Runtime looks into shapes and the like
+    before it knows the folder."""
+    left = False
+    for tensor in (tensor for graph in graphs(model.graph) for tensor in graph.initializer):
+        if tensor.data_location == TensorProto.EXTERNAL:
+            if folder and math.prod(tensor.dims) <= SMALL:
+                load_external_data_for_tensor(tensor, folder)
+                tensor.data_location = TensorProto.DEFAULT
+            else:
+                left = True
+    return left
 
 
 @contextmanager
@@ -134,11 +147,9 @@ def _operators_in(options: Any, folder: str) -> Iterator[None]:
         return
     with _lock:  # the options may be another session's, too
         try:
-            before = options.get_session_config_entry(FOLDER)
+            known = options.get_session_config_entry(FOLDER)
         except RuntimeError:  # it was never set
-            before = ""
-        options.add_session_config_entry(FOLDER, folder)
-        try:
-            yield
-        finally:
-            options.add_session_config_entry(FOLDER, before)
+            known = ""
+        if known != folder:
+            options.add_session_config_entry(FOLDER, folder)
+        yield
