@@ -94,20 +94,21 @@ template <class E> class Arranged {
  public:
   Arranged(const Spec& spec, const Inputs& in) : memory_(size(spec)) {
     const int64_t D = spec.directions(), G = spec.gates(), H = spec.hidden_size, I = spec.input_size;
-    const std::vector<int> order = gate_order(spec);
+    const std::vector<int> order = gate_order(spec), peepholes = {0, 2, 1};  // i f o, in ONNX i o f
     C* next = memory_.data();
-    const auto take = [&](const Tensor& tensor, int64_t offset, int64_t width) {  // G blocks of (H, width)
+    const auto take = [&](const Tensor& tensor, int64_t offset, const std::vector<int>& blocks, int64_t width) {
       const E* from = static_cast<const E*>(tensor.data) + offset;
       C* const to = next;
-      for (const int gate : order) load(from + gate * H * width, H * width, next), next += H * width;
+      for (const int block : blocks) load(from + block * H * width, H * width, next), next += H * width;
       return to;
     };
     for (int64_t d = 0; d < D; ++d) {
       LayerWeights layer{};
-      layer.w_ih = take(in[W], d * G * H * I, I);
-      layer.w_hh = take(in[R], d * G * H * H, H);
-      if (spec.bias) layer.b_ih = take(in[B], 2 * d * G * H, 1);
-      if (spec.bias) layer.b_hh = take(in[B], (2 * d + 1) * G * H, 1);
+      layer.w_ih = take(in[W], d * G * H * I, order, I);
+      layer.w_hh = take(in[R], d * G * H * H, order, H);
+      if (spec.bias) layer.b_ih = take(in[B], 2 * d * G * H, order, 1);
+      if (spec.bias) layer.b_hh = take(in[B], (2 * d + 1) * G * H, order, 1);
+      if (spec.peephole()) layer.w_peephole = take(in[P], d * 3 * H, peepholes, 1);
       layers.push_back(layer);
     }
   }
@@ -116,7 +117,8 @@ template <class E> class Arranged {
 
  private:
   static int64_t size(const Spec& spec) {
-    return spec.directions() * spec.gates() * spec.hidden_size * (spec.input_size + spec.hidden_size + 2);
+    const int64_t gates = spec.gates() * (spec.input_size + spec.hidden_size + 2);
+    return spec.directions() * spec.hidden_size * (gates + 3);
   }
   Buffer<C> memory_;
 };

@@ -4,11 +4,15 @@
 // Their attributes are those of onnx::Attributes. Their inputs are ONNX' in the order of onnx::Inputs, then
 // sequence_lens. ONNX Runtime does not infer types where an input in between is absent: W stands there then, and
 // `present` has a bit for each input that is meant.
+#include <algorithm>
+#include <charconv>
+#include <limits>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <new>
 #include <stdexcept>
+#include <string_view>
 
 #include "onnx_operator.h"
 #include "onnxruntime_abi.h"
@@ -105,6 +109,12 @@ int64_t integer(const Api& api, const KernelInfo* info, const char* name) {
   return value;
 }
 
+double real(const Api& api, const KernelInfo* info, const char* name) {
+  float value = 0;
+  check(api.call<entry::KernelInfoGetAttribute_float>(info, name, &value));
+  return value;
+}
+
 std::string string(const Api& api, const KernelInfo* info, const char* name) {
   size_t size = 0;
   check(api.call<entry::KernelInfoGetAttribute_string>(info, name, static_cast<char*>(nullptr), &size));
@@ -121,6 +131,39 @@ Cell cell_named(const std::string& name) {
   throw std::invalid_argument("cell: expected a cell's name, got '" + name + "'");
 }
 
+Function function_named(std::string_view name) {
+  const auto& names = function_names();
+  const auto found = std::find(names.begin(), names.end(), name);
+  if (found == names.end()) throw std::invalid_argument("activations: no function is named '" + std::string(name) + "'");
+  return static_cast<Function>(found - names.begin());
+}
+
+// "tanh 0.0 0.0 affine 2.0 1.0", by direction.
+void read_activations(const std::string& text, Spec& spec) {
+  const int count = traits(spec.cell).functions;
+  const char *at = text.data(), *const end = at + text.size();
+  const auto word = [&] {
+    const char* const begin = std::find_if(at, end, [](char c) { return c != ' '; });
+    at = std::find(begin, end, ' ');
+    return std::string_view(begin, at);
+  };
+  const auto number = [&] {
+    const std::string_view digits = word();
+    double value = 0;
+    const auto [rest, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
+    if (error != std::errc()) throw std::invalid_argument("activations: expected a number, got '" + text + "'");
+    return value;
+  };
+  for (int64_t direction = 0; direction < spec.directions(); ++direction) {
+    for (int f = 0; f < count; ++f) {
+      Activation& activation = spec.options->functions[direction][f];
+      activation.function = function_named(word());
+      activation.alpha = number();
+      activation.beta = number();
+    }
+  }
+}
+
 class Kernel {
  public:
   Kernel(const Operator& op, const KernelInfo* info) : op_(op), api_(*op.api) {
@@ -135,6 +178,12 @@ class Kernel {
     attributes_.batch_first = integer(api, info, "batch_first");
     attributes_.threads = static_cast<int>(integer(api, info, "threads"));
     present_ = integer(api, info, "present");
+    if (integer(api, info, "options")) {
+      const double clip = real(api, info, "clip");
+      spec.options = Options{{}, clip > 0 ? clip : std::numeric_limits<double>::infinity(),
+                             integer(api, info, "coupled") != 0, present(onnx::P)};
+      read_activations(string(api, info, "activations"), spec);
+    }
     onnx::Inputs constants;
     for (const int input : {onnx::W, onnx::R, onnx::B, onnx::P}) {
       if (!present(input)) continue;

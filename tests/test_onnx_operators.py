@@ -14,6 +14,8 @@ import fastrnn.onnx  # noqa: E402
 from cases import covering  # noqa: E402
 from onnx_cases import ACTIVATIONS, FUNCTIONS, GATES, expected, make_call, single  # noqa: E402
 
+NAMES = ["Affine", "Elu", "HardSigmoid", "LeakyRelu", "Relu", "ScaledTanh", "Sigmoid", "Softplus", "Softsign", "Tanh",
+         "ThresholdedRelu"]  # fmt: skip
 OPERATORS = {"RNN": fastrnn.onnx.rnn, "LSTM": fastrnn.onnx.lstm, "GRU": fastrnn.onnx.gru}
 every_operator = pytest.mark.parametrize("operator", OPERATORS)
 
@@ -38,8 +40,8 @@ def sizes(call):
     return SimpleNamespace(input_size=call.inputs["W"].shape[2], hidden_size=call.inputs["R"].shape[2])
 
 
-def cases(operator, **others):
-    """Options in such combinations that every pair of two options' values occurs."""
+def cases(operator, complete=False, **others):
+    """Options in such combinations that every pair of two options' values occurs. `complete`: without defaults."""
     factors = {
         "direction": ["forward", "reverse", "bidirectional"],
         "layout": [0, 1],
@@ -50,11 +52,35 @@ def cases(operator, **others):
         "H": [1, 5, 33],
         "T": [1, 4],
         "width": [1, 7],
+        "clip": [None, 0.7],
+        "functions": [False, True],
     } | others
     if operator == "GRU":
         factors["linear_before_reset"] = [0, 1]
-    chosen = covering(factors, lambda **_: True, seed=GATES[operator])
-    return [make_call(operator, seed=seed, **options) for seed, options in enumerate(chosen)]
+    if operator == "LSTM":
+        factors |= {"peephole": [False, True], "input_forget": [0, 1]}
+    calls = []
+    for seed, options in enumerate(covering(factors, lambda **_: True, seed=GATES[operator])):
+        if options.pop("functions"):
+            options |= functions(operator, 1 + (options["direction"] == "bidirectional"), seed, complete)
+        calls.append(make_call(operator, seed=seed, **options))
+    return calls
+
+
+def functions(operator, directions, seed, complete):
+    """Attributes with other activations, in upper and lower case; unless complete, lists of parameters may end early."""
+    rng = np.random.default_rng(seed)
+    names = [str(name) for name in rng.choice(NAMES, len(FUNCTIONS[operator]) * directions)]
+    takes = [len(ACTIVATIONS[name.lower()][1]) for name in names]
+    needed = [k for k, name in enumerate(names) if None in ACTIVATIONS[name.lower()][1]]
+    attributes = {"activations": [name.lower() if rng.random() < 0.3 else name for name in names]}
+    for which, attribute in enumerate(("activation_alpha", "activation_beta")):
+        most = sum(count > which for count in takes)
+        least = sum(count > which for count in takes[: max(needed, default=-1) + 1])
+        values = rng.uniform(0.1, 0.9, most if complete else rng.integers(least, most + 1))
+        if values.size:
+            attributes[attribute] = [float(value) for value in values.astype(np.float32)]
+    return attributes
 
 
 @every_operator
@@ -68,11 +94,35 @@ def test_options(operator, dtype, assert_near):
 
 @every_operator
 def test_the_equations_are_those_of_onnxruntime(operator):
-    """So are the results: what the two differ in is rounding."""
-    for call in cases(operator, layout=[0]):  # ONNX Runtime has no other
+    """So are the results: what the two differ in is rounding. ONNX Runtime has neither layout 1 nor, in an RNN, the
+    specification's reading of alpha and beta and its lower case; and its default for ThresholdedRelu is 0."""
+    compared = 0
+    for call in cases(operator, complete=True, layout=[0]):
+        if operator == "RNN" and "activations" in call.attributes:
+            continue
         exact = expected(call)
         for name, array in in_onnxruntime(call).items():
             np.testing.assert_allclose(array, exact[name], rtol=1e-4, atol=1e-5)
+        compared += 1
+    assert compared >= 6
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_activation(name):
+    """With its own parameters, and with the defaults if it has them."""
+    defaults = ACTIVATIONS[name.lower()][1]
+    for operator in OPERATORS:
+        count = len(FUNCTIONS[operator])
+        given = {"activation_alpha": [0.3, 0.4, 0.5][:count], "activation_beta": [0.6, 0.7, 0.8][:count]}
+        own = dict(zip(given, [given["activation_alpha"], given["activation_beta"]][: len(defaults)], strict=False))
+        for parameters in [own] if None in defaults else [own, {}]:
+            call = make_call(operator, scale=0.3, activations=[name] * count, **parameters)
+            exact = expected(call)
+            for output, array in run(call).items():
+                np.testing.assert_allclose(array, exact[output], rtol=1e-4, atol=1e-5)
+            if parameters or not defaults or (operator != "RNN" and name != "ThresholdedRelu"):
+                for output, array in in_onnxruntime(call).items():
+                    np.testing.assert_allclose(array, exact[output], rtol=1e-4, atol=1e-5)
 
 
 @every_operator
@@ -91,7 +141,7 @@ def test_reference_evaluator(operator):
 def test_half_precision(operator, element):
     """Computed in float32 and rounded at the end: to the bit what float32 gives for the rounded arguments."""
     dtype = np.dtype(getattr(pytest.importorskip("ml_dtypes"), element) if element == "bfloat16" else element)
-    for call in cases(operator, T=[4], H=[5]):
+    for call in cases(operator, T=[4], H=[5], functions=[False]):
         halves = {name: a if name == "sequence_lens" else a.astype(dtype) for name, a in call.inputs.items()}
         wide = {name: a if name == "sequence_lens" else a.astype(np.float32) for name, a in halves.items()}
         call.inputs = wide
@@ -218,6 +268,7 @@ def test_affine_has_no_defaults(operator):
 
 def test_every_activation_of_the_specification_is_known():
     known = fastrnn.onnx._attributes.ACTIVATIONS
+    assert known.keys() == {name.lower() for name in NAMES}
     (text,) = {onnx.defs.get_schema(operator, 22).doc.partition("Equations")[0] for operator in ("RNN",)}
     named = set(re.findall(r"^\s*\*?\s*([A-Z]\w+)\(x\)", text, re.MULTILINE))
     assert len(named) == 11

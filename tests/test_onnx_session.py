@@ -93,6 +93,29 @@ def test_what_onnxruntime_does_not_compute(operator):
                     np.testing.assert_array_equal(a, b)
 
 
+OPTIONS = {
+    "RNN": {"clip": 0.7, "activations": ["LeakyRelu"], "activation_alpha": [0.3]},
+    "LSTM": {"clip": 0.7, "peephole": True, "activations": ["HardSigmoid", "Softsign", "Elu"], "input_forget": 1},
+    "GRU": {"clip": 0.7, "activations": ["HardSigmoid", "ScaledTanh"], "activation_alpha": [0.3, 0.8],
+            "activation_beta": [0.4, 0.9]},
+}  # fmt: skip
+
+
+@every_operator
+def test_options(operator):
+    """Clipping, other activations, peepholes, coupled gates: as in ONNX Runtime, and to the bit as the functions."""
+    function = getattr(fastrnn.onnx, operator.lower())
+    for options in (OPTIONS[operator], {"clip": 0.5}, {"peephole": True} if operator == "LSTM" else {}):
+        call = models.make_call(operator, lengths=True, **options)
+        for fixed in (("W", "R", "B", "P"), ()):
+            model, feed = models.single(call, fixed), models.feed(call, fixed)
+            session = ours(model)
+            assert session.replaced.swapped
+            assert_same(session, stock(model), feed, 1)
+            for a, b in zip(session.run(None, feed), function(**call.inputs, **call.attributes), strict=True):
+                np.testing.assert_array_equal(a, b)
+
+
 def test_bfloat16():
     """Which ONNX Runtime's Python does not take from NumPy: cast in the model."""
     call = models.make_call("LSTM", direction="bidirectional")

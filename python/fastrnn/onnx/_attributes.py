@@ -9,30 +9,17 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from .._checks import check_choice, check_int, got
-from .._spec import gru_cell, rnn_cell
+from .._options import FUNCTIONS, Options
+from .._spec import gru_cell
 
 Activation: TypeAlias = tuple[Any, ...]  # (name, alpha, beta), the last two as far as the function takes them
 
 DIRECTIONS = ("forward", "reverse", "bidirectional")
-NONLINEARITIES = ("tanh", "relu", "sigmoid")  # of an RNN
 DEFAULTS = {"RNN": ("Tanh",), "LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh")}  # of one direction
-REQUIRED = None  # no default: ONNX has no operator of this name any more
+NO_DEFAULTS = ("affine", "scaled_tanh")  # ONNX has no operators of these names any more
 
-# fastrnn's names by ONNX' in lower case, with the defaults of alpha and beta, as far as the function takes them: those
-# of the ONNX operators of the same names.
-ACTIVATIONS: dict[str, tuple[str, tuple[float | None, ...]]] = {
-    "affine": ("affine", (REQUIRED, REQUIRED)),
-    "elu": ("elu", (1.0,)),
-    "hardsigmoid": ("hard_sigmoid", (0.2, 0.5)),
-    "leakyrelu": ("leaky_relu", (0.01,)),
-    "relu": ("relu", ()),
-    "scaledtanh": ("scaled_tanh", (REQUIRED, REQUIRED)),
-    "sigmoid": ("sigmoid", ()),
-    "softplus": ("softplus", ()),
-    "softsign": ("softsign", ()),
-    "tanh": ("tanh", ()),
-    "thresholdedrelu": ("thresholded_relu", (1.0,)),
-}
+# fastrnn's names by ONNX' in lower case.
+ACTIVATIONS = {name.replace("_", ""): name for name in FUNCTIONS}
 
 
 @dataclass(frozen=True)
@@ -48,21 +35,10 @@ class Attributes:
     clip: float | None
     activations: tuple[Activation, ...]  # of all directions
 
-    def cell(self, peephole: bool) -> str:
-        """The kernels' name of it. Raises ValueError where they have none."""
-        directions = 2 if self.bidirectional else 1
-        usual = tuple((ACTIVATIONS[name.lower()][0],) for name in DEFAULTS[self.operator]) * directions
-        if self.clip is not None:
-            raise ValueError("clip: the kernels do not have it")
-        if self.coupled:
-            raise ValueError("input_forget: the kernels do not have it")
-        if peephole:
-            raise ValueError("P: the kernels do not have it")
-        if self.operator == "RNN" and len(set(self.activations)) == 1 and self.activations[0][0] in NONLINEARITIES:
-            return rnn_cell(self.activations[0][0])
-        if self.activations != usual:
-            raise ValueError("activations: the kernels do not have these")
-        return "lstm" if self.operator == "LSTM" else gru_cell(self.reset_after)
+    def network(self, peephole: bool) -> tuple[str, Options]:
+        """The cell and the options of a network, as `make_spec` takes them."""
+        cell = {"RNN": "rnn_tanh", "LSTM": "lstm", "GRU": gru_cell(self.reset_after)}[self.operator]
+        return cell, Options(self.activations, self.clip, self.coupled, peephole)
 
     @property
     def bidirectional(self) -> bool:
@@ -123,13 +99,13 @@ def _activations(operator: str, directions: int, names: Any, alphas: Any, betas:
 def _activation(name: Any, values: list[Iterator[float]]) -> Activation:
     """Takes from the lists of alpha and beta what the function needs: each has the next."""
     if not isinstance(name, str) or name.lower() not in ACTIVATIONS:
-        known = ", ".join(sorted(ACTIVATIONS))
-        raise ValueError(f"activations must be names out of {known}, {got(name)}")
-    ours, defaults = ACTIVATIONS[name.lower()]
-    arguments = [next(given, default) for given, default in zip(values, defaults, strict=False)]
-    if REQUIRED in arguments:
+        raise ValueError(f"activations must be names out of {', '.join(sorted(ACTIVATIONS))}, {got(name)}")
+    ours = ACTIVATIONS[name.lower()]
+    defaults = (None, None) if ours in NO_DEFAULTS else FUNCTIONS[ours]
+    parameters = [next(given, default) for given, default in zip(values, defaults, strict=False)]
+    if None in parameters:
         raise ValueError(f"activations: {name} needs an activation_alpha and an activation_beta of its own")
-    return (ours, *arguments)
+    return (ours, *parameters)
 
 
 def _numbers(attribute: str, values: Any) -> Iterator[float]:

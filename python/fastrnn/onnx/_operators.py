@@ -174,13 +174,15 @@ def _run(attributes: _attributes.Attributes, inputs: tuple[Array | None, ...], s
     dtype = _dtype(inputs[0])
     arrays = [None if a is None else _checked(name, a, dtype) for name, a in zip(INPUTS, inputs, strict=True)]
     input_size, hidden_size = (_last_axis(name, inputs[INPUTS.index(name)]) for name in ("W", "R"))
+    cell, options = attributes.network(peephole=inputs[INPUTS.index("P")] is not None)
     spec = make_spec(
-        attributes.cell(peephole=inputs[INPUTS.index("P")] is not None),
+        cell,
         input_size,
         attributes.hidden_size or hidden_size,
         batch_first=attributes.batch_first,
         bidirectional=attributes.bidirectional,
         dtype="float64" if dtype == np.float64 else "float32",
+        options=options,
     )
     lengths = None if sequence_lens is None else _lengths(sequence_lens)
     results = _core.run_onnx(spec, dtype.name, attributes.reverse, arrays, lengths)

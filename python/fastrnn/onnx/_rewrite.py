@@ -10,6 +10,7 @@ import onnx
 import onnx.inliner
 from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 
+from .._options import check_options
 from . import _attributes
 
 DOMAIN = "fastrnn"  # csrc/onnxruntime_operators.cpp registers the operators there
@@ -57,7 +58,7 @@ def rewrite(model: ModelProto, threads: int) -> tuple[ModelProto, Replaced]:
             try:
                 if opset < FIRST_OPSET:
                     raise ValueError(f"it is of opset {opset}, before {FIRST_OPSET}")
-                _rewrite_node(node, threads)
+                _rewrite_node(node, opset, threads)
             except (TypeError, ValueError) as error:
                 replaced.left[name] = str(error)
             else:
@@ -69,7 +70,8 @@ def rewrite(model: ModelProto, threads: int) -> tuple[ModelProto, Replaced]:
     if replaced.swapped:
         _bring_in(model.graph, {})
         _drop_unused(model.graph)
-        model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
+        if all(entry.domain != DOMAIN for entry in model.opset_import):
+            model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
     return model, replaced
 
 
@@ -98,23 +100,34 @@ def _nodes(graph: GraphProto | FunctionProto) -> list[NodeProto]:
     return [node for inner in graphs(graph) for node in inner.node]
 
 
-def _rewrite_node(node: NodeProto, threads: int) -> None:
+def _rewrite_node(node: NodeProto, opset: int, threads: int) -> None:
     given = {attribute.name: _value(attribute) for attribute in node.attribute}
+    if unknown := given.keys() - onnx.defs.get_schema(node.op_type, opset).attributes.keys():
+        raise ValueError(f"it has an attribute {min(unknown)}")
     attributes = _attributes.read(node.op_type, **given)
     inputs = {name: tensor for name, tensor in zip(ONNX_INPUTS, node.input, strict=False) if tensor}
     if missing := [name for name in ("X", "W", "R") if name not in inputs]:
         raise ValueError(f"it lacks the input {missing[0]}")
     if unknown := [name for name in inputs if name not in (*OUR_INPUTS[node.op_type], "sequence_lens")]:
         raise ValueError(f"it has an input {unknown[0]}")
+    cell, options = attributes.network(peephole="P" in inputs)
+    cell, options = check_options(cell, 1 + attributes.bidirectional, options)
     values: dict[str, Any] = {
-        "cell": attributes.cell(peephole="P" in inputs),
+        "cell": cell,
         "bidirectional": int(attributes.bidirectional),
         "reverse": int(attributes.reverse),
         "batch_first": int(attributes.batch_first),
         "hidden_size": attributes.hidden_size,
         "present": sum(1 << BITS.index(name) for name in inputs),
         "threads": threads,
+        "options": int(options is not None),
     }
+    if options is not None:
+        values |= {
+            "activations": " ".join(f"{name} {alpha!r} {beta!r}" for name, alpha, beta in options.activations),
+            "clip": options.clip or 0.0,
+            "coupled": int(options.coupled_input_forget),
+        }
     # ONNX Runtime does not infer types where an input in between is absent: W holds its place.
     node.input[:] = [inputs.get(name, inputs["W"]) for name in OUR_INPUTS[node.op_type]]
     if "sequence_lens" in inputs:

@@ -32,13 +32,14 @@ class InferenceSession(onnxruntime.InferenceSession):
 
     All else is ONNX Runtime's: the other nodes, `run` and `run_with_iobinding`, inputs, outputs, options, errors.
     Nodes in the bodies of If, Loop and Scan are served too, and those in a model's own functions, which are inlined.
-    Weights that are initializers are packed once; those that the model computes, in each call. A session can be used in
-    many threads at once.
+    Weights that are initializers are packed once; those that the model computes, in each call. A session can be used
+    in many threads at once.
 
     Args:
         model: the path of an ONNX model, the model as bytes, or an `onnx.ModelProto`. It is not changed.
-        sess_options: as in ONNX Runtime. They can be used again; the operators are registered in them, and the folder of
-            external data. The kernels use at most `intra_op_num_threads` threads, with 0 `fastrnn.get_num_threads()`.
+        sess_options: as in ONNX Runtime. They can be used again; the operators are registered in them, and the folder
+            of external data. The kernels use at most `intra_op_num_threads` threads, with 0 as many as
+            `fastrnn.get_num_threads()`.
         providers, provider_options, **kwargs: as in ONNX Runtime. The kernels run on the CPU.
 
     Attributes:
