@@ -90,6 +90,24 @@ def run_case(case: Case, peers: dict[str, Peer], threads: int, effort: Effort, b
     return report.case_entry(case, problem.flops, ceiling, results)
 
 
+def measure_unsteady_again(
+    cases: list[dict[str, Any]],
+    chosen: Sequence[Case],
+    peers: dict[str, Peer],
+    threads: int,
+    effort: Effort,
+    say: Callable[..., None],
+) -> None:
+    """Once more the cases in which the machine stayed below its best: of both, that with the higher peak counts."""
+    best = max(entry["peak"] for entry in cases)
+    for place, case in enumerate(chosen):
+        share = cases[place]["peak"] / best
+        if share < effort.steady:
+            say(f"again, since the machine had {share:.0%} of its best: {case}", flush=True)
+            entry = run_case(case, peers, threads, effort, best)
+            cases[place] = max(entry, cases[place], key=lambda entry: entry["peak"])
+
+
 def compare(
     chosen: Sequence[Case],
     peers: dict[str, Peer],
@@ -130,6 +148,7 @@ def compare(
             best = max((entry["peak"] for entry in document["cases"]), default=0.0)
             document["cases"].append(run_case(case, peers, threads, effort, best))
             say(report.progress(document, document["cases"][-1]), flush=True)
+        measure_unsteady_again(document["cases"], chosen, peers, threads, effort, say)
         document["complete"] = True
     except KeyboardInterrupt:
         say("broken off")

@@ -21,7 +21,7 @@ import numpy as np
 import fastrnn
 import machine
 from fastrnn import _core
-from grid import Case, Shape
+from grid import GATES, Case, Shape
 from problem import layer
 from report import CELL_LABELS
 from roofline import peak
@@ -87,6 +87,23 @@ def of_a_call(cell: str, effort: Effort) -> Row:
     return title, f"{(short - (long - short) / 100) * 1e6:.1f} µs", ""
 
 
+def of_weights(cell: str, hidden: int, effort: Effort) -> Row:
+    """Of one sequence, from what 100 steps more take: with one input next to nothing but W_hh is read."""
+    case = Case(cell, "inference", Shape(1, hidden, 1), STEPS, "float32")
+    fast, x = layer(case, seed=0).prepare(), normal(3 * STEPS, 1, 1)
+    threads, rows = machine.cores(), GATES[cell] * hidden
+    rates = []
+
+    def alone() -> None:
+        rates.append(_core.weight_rate("float32", rows, hidden, threads, 0.003))
+
+    short, long, _, _ = medians(effort, lambda: fast(x[:STEPS]), lambda: fast(x), alone)
+    rate = 4 * rows * hidden / ((long - short) / (2 * STEPS))
+    best = statistics.median(rates)
+    title = f"{CELL_LABELS[cell]}, 1, {hidden}: reads of W_hh a second over those of matrix-vector products alone"
+    return title, f"{rate / best:.0%} of {best / 1e9:.0f} GB/s", ""
+
+
 def of_the_peak(cell: str, isa: str, dtype: str, effort: Effort) -> Row:
     """Of the instruction set's own."""
     _core.set_isa(isa)
@@ -109,6 +126,9 @@ def rows(effort: Effort) -> Iterator[Row]:
     fastrnn.set_num_threads(threads)
     for cell in CELLS:
         yield of_a_call(cell, effort)
+    for hidden in (128, 256, 512, 1024):
+        for cell in CELLS:
+            yield of_weights(cell, hidden, effort)
     for isa in reversed(_core.available_isas()):
         for dtype in ("float32", "float64"):
             for cell in CELLS:

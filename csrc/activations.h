@@ -90,4 +90,26 @@ template <class V> FASTRNN_FN V tanh(V x) {
 // max(x, 0), keeping NaN
 template <class V> FASTRNN_FN V relu(V x) { return x < V{} ? V{} : x; }
 
+// e^x - 1 for x <= 0
+template <class V> FASTRNN_FN V exp_minus_one(V x) {
+  using C = ExpConstants<V>;
+  using T = typename C::T;
+  const ExpParts<V> e = exp_minus(-at_least(x, -C::limit));
+  return fma(e.scale, e.part, e.scale - T(1));
+}
+
+// log(1 + e^x) = max(x, 0) + log(1 + u), u = e^-|x|, and log(1 + u) = 2 artanh(s) with s = u / (2 + u) <= 1/3, a series
+// in s^2 whose terms fall below the rounding of the first after 8 for a float, 17 for a double.
+template <class V> FASTRNN_FN V softplus(V x) {
+  using C = ExpConstants<V>;
+  using T = typename C::T;
+  const ExpParts<V> e = exp_minus(at_most(x < V{} ? -x : x, C::limit));
+  const V u = fma(e.scale, e.part, e.scale), s = u / (u + T(2)), square = s * s;
+  constexpr int terms = sizeof(T) == 4 ? 8 : 17;
+  V sum = splat<T>(T(1) / (2 * terms - 1));
+#pragma GCC unroll 17
+  for (int k = terms - 1; k > 0; --k) sum = fma(sum, square, splat<T>(T(1) / (2 * k - 1)));
+  return relu(x) + T(2) * s * sum;
+}
+
 }  // namespace fastrnn::FASTRNN_ARCH

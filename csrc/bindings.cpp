@@ -20,6 +20,13 @@ void choose_partition(const std::string& wanted) {
   wrong_value("name", "'automatic', 'rows' or 'units'", "'" + wanted + "'");
 }
 
+DType checked_rate(const std::string& dtype, int threads, double seconds) {
+  if (dtype != "float32" && dtype != "float64") wrong_value("dtype", "'float32' or 'float64'", "'" + dtype + "'");
+  if (threads < 1) wrong_value("threads", "at least 1", std::to_string(threads));
+  if (!(seconds > 0 && seconds <= 60)) wrong_value("seconds", "a time in (0, 60]", std::to_string(seconds));
+  return dtype == "float32" ? DType::float32 : DType::float64;
+}
+
 }  // namespace
 
 // Free-threaded Python may run this module without the GIL: its objects never change once made, the core's settings are
@@ -68,14 +75,24 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.def(
       "fma_rate",
       [](const std::string& dtype, int threads, double seconds) {
-        if (dtype != "float32" && dtype != "float64") wrong_value("dtype", "'float32' or 'float64'", "'" + dtype + "'");
-        if (threads < 1) wrong_value("threads", "at least 1", std::to_string(threads));
-        if (!(seconds > 0 && seconds <= 60)) wrong_value("seconds", "a time in (0, 60]", std::to_string(seconds));
+        const DType type = checked_rate(dtype, threads, seconds);
         double rate = 0;
-        without_gil([&] { rate = fma_rate(dtype == "float32" ? DType::float32 : DType::float64, threads, seconds); });
+        without_gil([&] { rate = fma_rate(type, threads, seconds); });
         return rate;
       },
       "dtype"_a, "threads"_a, "seconds"_a);
+  m.def(
+      "weight_rate",
+      [](const std::string& dtype, int64_t rows, int64_t depth, int threads, double seconds) {
+        const DType type = checked_rate(dtype, threads, seconds);
+        for (const int64_t n : {rows, depth}) {
+          if (n < 1 || n > 1 << 16) wrong_value("rows and depth", "1 ... 65536", std::to_string(n));
+        }
+        double rate = 0;
+        without_gil([&] { rate = weight_rate(type, rows, depth, threads, seconds); });
+        return rate;
+      },
+      "dtype"_a, "rows"_a, "depth"_a, "threads"_a, "seconds"_a);
   m.def("compiler", [] {
 #if defined(__clang__)
     return __VERSION__;  // begins with its name

@@ -96,6 +96,7 @@ template <class Layer> std::vector<Layer> by_layer(const Network& net, const std
     layer.b_ih = take(net.bias);
     layer.b_hh = take(net.bias);
     layer.w_hr = take(net.proj_size > 0);
+    layer.w_peephole = take(net.peephole());
     layers.push_back(layer);
   }
   return layers;

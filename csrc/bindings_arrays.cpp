@@ -314,7 +314,7 @@ py::array tape_gates(const py::object& self, py::handle layer, py::handle direct
   const Network& net = tape.net;
   const auto [l, d] = tape.checked_place(layer, direction);
   const int64_t H = net.hidden_size, G = net.gates(), B = tape.call.extent.rows;
-  const int64_t row = traits(net.cell).saved * H;
+  const int64_t row = net.saved() * H;
   if (row == 0) {  // an RNN's one gate is its output
     const bool last = l + 1 == static_cast<size_t>(net.num_layers);
     const Strided y = last ? strided(net, tape.call.extent, tape.y) : Strided{nullptr, B * net.width(), net.width(), 1};

@@ -2,6 +2,10 @@
 #include "bindings.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
+#include <optional>
+#include <tuple>
 
 namespace fastrnn::python {
 
@@ -37,6 +41,7 @@ std::string describe(const Network& net) {
   out += ", " + std::to_string(net.num_layers) + (net.num_layers == 1 ? " layer" : " layers");
   if (net.bidirectional) out += ", bidirectional";
   if (net.batch_first) out += ", batch first";
+  if (net.options) out += ", with options";
   return out + ", " + net.dtype_name();
 }
 
@@ -82,6 +87,7 @@ std::vector<std::pair<std::string, Shape>> parameter_shapes(const Network& net) 
       all.push_back({"weight_hh" + end, {G * H, P}});
       if (net.bias) all.push_back({"bias_ih" + end, {G * H}}), all.push_back({"bias_hh" + end, {G * H}});
       if (net.proj_size) all.push_back({"weight_hr" + end, {P, H}});
+      if (net.peephole()) all.push_back({"weight_peephole" + end, {3 * H}});
     }
   }
   return all;
@@ -91,9 +97,49 @@ std::vector<std::pair<std::string, Shape>> parameter_shapes(const Network& net) 
 
 namespace {
 
+// Activations by direction, clip, coupled_input_forget, peephole.
+using Named = std::tuple<std::string, double, double>;
+using OptionsTuple = std::tuple<std::vector<Named>, std::optional<double>, bool, bool>;
+
+Options make_options(const Network& net, const OptionsTuple& given) {
+  const auto& [activations, clip, coupled, peephole] = given;
+  Options options{{}, clip.value_or(std::numeric_limits<double>::infinity()), coupled, peephole};
+  const size_t count = static_cast<size_t>(traits(net.cell).functions);
+  const size_t wanted = static_cast<size_t>(net.directions()) * count;
+  if (activations.size() != wanted) {
+    wrong_value("activations", std::to_string(wanted) + " of them", std::to_string(activations.size()));
+  }
+  const auto& names = function_names();
+  for (size_t i = 0; i < wanted; ++i) {
+    const auto& [name, alpha, beta] = activations[i];
+    const auto found = std::find(names.begin(), names.end(), name);
+    if (found == names.end()) wrong_value("activations", "names of functions", "'" + name + "'");
+    options.functions[i / count][i % count] = {static_cast<Function>(found - names.begin()), alpha, beta};
+  }
+  if (!(options.clip > 0)) wrong_value("clip", "a number greater than 0", std::to_string(options.clip));
+  if ((coupled || peephole) && net.cell != Cell::lstm) {
+    wrong_value(peephole ? "peephole" : "coupled_input_forget", "False, since only an LSTM has it", "True");
+  }
+  return options;
+}
+
+std::optional<OptionsTuple> options_as_tuple(const Network& net) {
+  if (!net.options) return std::nullopt;
+  const Options& o = *net.options;
+  std::vector<Named> activations;
+  for (int64_t direction = 0; direction < net.directions(); ++direction) {
+    for (int f = 0; f < traits(net.cell).functions; ++f) {
+      const Activation& a = o.functions[direction][f];
+      activations.push_back({function_names()[static_cast<size_t>(a.function)], a.alpha, a.beta});
+    }
+  }
+  const auto clip = std::isinf(o.clip) ? std::nullopt : std::optional(o.clip);
+  return OptionsTuple{std::move(activations), clip, o.coupled, o.peephole};
+}
+
 Network make_network(const std::string& cell, int64_t input_size, int64_t hidden_size, int64_t num_layers, bool bias,
-                     bool batch_first, double dropout, bool bidirectional, int64_t proj_size,
-                     const std::string& dtype) {
+                     bool batch_first, double dropout, bool bidirectional, int64_t proj_size, const std::string& dtype,
+                     const std::optional<OptionsTuple>& options) {
   Network net{};
   const auto& cells = all_cells();
   const auto found = std::find_if(cells.begin(), cells.end(), [&](const CellTraits& c) { return cell == c.name; });
@@ -119,6 +165,7 @@ Network make_network(const std::string& cell, int64_t input_size, int64_t hidden
   net.bias = bias;
   net.bidirectional = bidirectional;
   net.batch_first = batch_first;
+  if (options) net.options = make_options(net, *options);
   return net;
 }
 
@@ -152,17 +199,19 @@ void define_spec(py::module_& m) {
       .def_property_readonly("bidirectional", [](const Network& n) { return n.bidirectional; })
       .def_property_readonly("dropout", [](const Network& n) { return n.dropout; })
       .def_property_readonly("dtype", &Network::dtype_name)
+      .def_property_readonly("options", &options_as_tuple)
       .def("parameter_shapes", &shapes_as_tuples)
       .def("__repr__", [](const Network& n) { return "Spec(" + describe(n) + ")"; })
       .def("__reduce_ex__", [](const py::object& self, int) {
         const Network& n = py::cast<const Network&>(self);
-        return py::make_tuple(py::module_::import("fastrnn._core").attr("make_spec"),
-                              py::make_tuple(traits(n.cell).name, n.input_size, n.hidden_size, n.num_layers, n.bias,
-                                             n.batch_first, n.dropout, n.bidirectional, n.proj_size, n.dtype_name()));
+        return py::make_tuple(
+            py::module_::import("fastrnn._core").attr("make_spec"),
+            py::make_tuple(traits(n.cell).name, n.input_size, n.hidden_size, n.num_layers, n.bias, n.batch_first,
+                           n.dropout, n.bidirectional, n.proj_size, n.dtype_name(), options_as_tuple(n)));
       });
   m.def("make_spec", &make_network, "cell"_a, "input_size"_a, "hidden_size"_a, "num_layers"_a = 1, "bias"_a = true,
-        "batch_first"_a = false, "dropout"_a = 0.0, "bidirectional"_a = false, "proj_size"_a = 0,
-        "dtype"_a = "float32");
+        "batch_first"_a = false, "dropout"_a = 0.0, "bidirectional"_a = false, "proj_size"_a = 0, "dtype"_a = "float32",
+        "options"_a = py::none());
 }
 
 }  // namespace fastrnn::python

@@ -1,4 +1,4 @@
-// The registry: cell x value type x instruction set -> kernels.
+// The registry: cell, with options or without, x value type x instruction set -> kernels.
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
@@ -7,8 +7,14 @@
 
 #include "kernels.h"
 
-// In the order of the enumeration.
-#define FASTRNN_CELLS(CELL) CELL(rnn_tanh) CELL(rnn_relu) CELL(rnn_sigmoid) CELL(lstm) CELL(gru) CELL(gru_reset_before)
+// Each cell, in the order of the enumeration, and the kernels that run it with options.
+#define FASTRNN_CELLS(CELL)      \
+  CELL(rnn_tanh, rnn_options)    \
+  CELL(rnn_relu, rnn_options)    \
+  CELL(rnn_sigmoid, rnn_options) \
+  CELL(lstm, lstm_options)       \
+  CELL(gru, gru_options)         \
+  CELL(gru_reset_before, gru_reset_before_options)
 
 // The instruction sets that this build holds, the best last.
 #if defined(__aarch64__)
@@ -21,14 +27,15 @@
 
 namespace fastrnn {
 
-#define CELL(cell)                            \
-  extern const Kernels<float> cell##_float32; \
-  extern const Kernels<double> cell##_float64;
-#define ISA(isa)                                          \
-  namespace isa {                                         \
-  FASTRNN_CELLS(CELL)                                     \
-  extern int64_t (*const multiply_adds_float32)(int64_t); \
-  extern int64_t (*const multiply_adds_float64)(int64_t); \
+#define CELL(cell, with_options)                      \
+  extern const Kernels<float> cell##_float32;         \
+  extern const Kernels<double> cell##_float64;        \
+  extern const Kernels<float> with_options##_float32; \
+  extern const Kernels<double> with_options##_float64;
+#define ISA(isa)                                            \
+  namespace isa {                                           \
+  FASTRNN_CELLS(CELL)                                       \
+  extern const Roofline roofline_float32, roofline_float64; \
   }
 FASTRNN_ISAS(ISA)
 #undef ISA
@@ -80,10 +87,10 @@ std::atomic<Isa>& chosen() {
 
 }  // namespace
 
-template <class T> const Kernels<T>& kernels(Cell cell, Isa isa) {
-#define CELL(c) \
-  case Cell::c: \
-    return pick<T>(c##_float32, c##_float64);
+template <class T> const Kernels<T>& kernels(Cell cell, bool with_options, Isa isa) {
+#define CELL(c, o) \
+  case Cell::c:    \
+    return with_options ? pick<T>(o##_float32, o##_float64) : pick<T>(c##_float32, c##_float64);
 #define ISA(i)                            \
   case Isa::i: {                          \
     using namespace i;                    \
@@ -103,10 +110,11 @@ const std::vector<CellTraits>& all_cells() {
   static const std::vector<CellTraits> all = [] {
     std::vector<CellTraits> cells;
     const auto add = [&](Cell cell, const char* cell_name) {
-      const Kernels<float>& k = kernels<float>(cell, isa());
-      cells.push_back({cell, cell_name, k.gates, k.saved, k.has_cell});
+      const Kernels<float>& k = kernels<float>(cell, false, isa());
+      cells.push_back(
+          {cell, cell_name, k.gates, k.saved, kernels<float>(cell, true, isa()).saved, k.functions, k.has_cell});
     };
-#define CELL(c) add(Cell::c, #c);
+#define CELL(c, o) add(Cell::c, #c);
     FASTRNN_CELLS(CELL)
 #undef CELL
     return cells;
@@ -114,15 +122,22 @@ const std::vector<CellTraits>& all_cells() {
   return all;
 }
 
+const std::vector<std::string>& function_names() {
+  static const std::vector<std::string> names = {"tanh",       "sigmoid",          "relu",        "affine",
+                                                 "leaky_relu", "thresholded_relu", "scaled_tanh", "hard_sigmoid",
+                                                 "elu",        "softsign",         "softplus"};
+  return names;
+}
+
 const CellTraits& traits(Cell cell) { return all_cells()[static_cast<size_t>(cell)]; }
 
-template const Kernels<float>& kernels<float>(Cell, Isa);
-template const Kernels<double>& kernels<double>(Cell, Isa);
+template const Kernels<float>& kernels<float>(Cell, bool, Isa);
+template const Kernels<double>& kernels<double>(Cell, bool, Isa);
 
-int64_t (*multiply_add_loop(DType dtype, Isa isa))(int64_t) {
+const Roofline& roofline(DType dtype, Isa isa) {
 #define ISA(i) \
   case Isa::i: \
-    return dtype == DType::float32 ? i::multiply_adds_float32 : i::multiply_adds_float64;
+    return dtype == DType::float32 ? i::roofline_float32 : i::roofline_float64;
   switch (isa) {
     FASTRNN_ISAS(ISA)
     default:

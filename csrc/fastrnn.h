@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,8 @@ struct CellTraits {
   const char* name;
   int gates;      // G
   int saved;      // S: values a unit and step on the tape beside h and c, the activated gates first
+  int saved_with_options;  // S where the network has options
+  int functions;  // that a step applies
   bool has_cell;  // is there a c?
 };
 const std::vector<CellTraits>& all_cells();
@@ -33,6 +36,38 @@ const CellTraits& traits(Cell);
 enum class DType { float32, float64, float16, bfloat16 };  // the last two on CUDA alone
 enum class Isa { baseline, avx2, avx512, neon };
 
+// Functions that a network can apply in place of its cell's own; those and their parameters that ONNX has for its
+// operators RNN, LSTM and GRU.
+enum class Function {
+  tanh,
+  sigmoid,
+  relu,              // max(x, 0)
+  affine,            // alpha x + beta
+  leaky_relu,        // x, or alpha x where x < 0
+  thresholded_relu,  // x, or 0 where x <= alpha
+  scaled_tanh,       // alpha tanh(beta x)
+  hard_sigmoid,      // alpha x + beta, kept in 0 ... 1
+  elu,               // x, or alpha (e^x - 1) where x < 0
+  softsign,          // x / (1 + |x|)
+  softplus           // log(1 + e^x)
+};
+const std::vector<std::string>& function_names();  // in this order
+struct Activation {
+  Function function;
+  double alpha, beta;  // read where the function has them
+};
+
+// What a network can have that its cell, as published, has not.
+struct Options {
+  // By direction, in the order of the cell's equations: RNN f; GRU of the gates, of n; LSTM of the gates, of g, of c.
+  Activation functions[2][3];
+  double clip;  // the gates' sums are clipped to -clip ... clip before their functions, as ONNX Runtime has it, and c
+                // is not; infinity: no clipping
+  bool coupled;  // LSTM: f = 1 - i; the rows of f have no effect
+  bool peephole;  // LSTM: the gates see c, weighted (Gers & Schmidhuber, 2000): i and f the c before the step, o that
+                  // after
+};
+
 struct Spec {
   Cell cell;
   DType dtype;
@@ -40,12 +75,15 @@ struct Spec {
   int64_t proj_size;  // 0: none
   bool bias, bidirectional;
   double dropout;  // in [0, 1]: share of a layer's outputs that the next layer does not see, in training
+  std::optional<Options> options;  // on the CPU alone
 
   int64_t directions() const { return bidirectional ? 2 : 1; }
   int64_t output_size() const { return proj_size ? proj_size : hidden_size; }
   int64_t layer_input(int64_t layer) const { return layer ? directions() * output_size() : input_size; }
   int64_t gates() const { return traits(cell).gates; }
+  int64_t saved() const { return options ? traits(cell).saved_with_options : traits(cell).saved; }
   bool has_cell() const { return traits(cell).has_cell; }
+  bool peephole() const { return options && options->peephole; }
   size_t itemsize() const { return dtype == DType::float64 ? 8 : dtype == DType::float32 ? 4 : 2; }
 };
 
@@ -56,16 +94,17 @@ struct Strided {
 };
 
 // The weights of one layer and direction, each C-contiguous; a network's are in the order layer 0 forward, layer 0
-// reverse, layer 1 forward ... Biases are null without bias, w_hr without a projection.
+// reverse, layer 1 forward ... Biases are null without bias, w_hr without a projection, w_peephole without peepholes.
 struct LayerWeights {
   const void* w_ih;  // (G H, I of the layer)
   const void* w_hh;  // (G H, P)
   const void* b_ih;  // (G H)
   const void* b_hh;  // (G H)
   const void* w_hr;  // (P, H)
+  const void* w_peephole;  // (3 H): of i, f, o
 };
 struct LayerGradients {
-  void *w_ih, *w_hh, *b_ih, *b_hh, *w_hr;
+  void *w_ih, *w_hh, *b_ih, *b_hh, *w_hr, *w_peephole;
 };
 
 // Memory of the core's own, aligned to 64. Blocks of 4 MiB and more lie in large pages, and up to 256 MiB of those that
@@ -89,18 +128,18 @@ Packed pack(const Spec&, const std::vector<LayerWeights>&);
 // One call over a batch. Every array is of spec.dtype. Inputs are only read. No output may overlap an input or another
 // output.
 struct Forward {
-  int64_t steps, rows;     // T, B
+  int64_t steps, rows;  // T, B
   const int64_t* lengths;  // (B), each in 0 ... T, in any order; null: all T
-  Strided x;               // (T, B, I); what lies past a row's length is never read
-  const void* h0;          // (L D, B, P), C-contiguous; null: zeros
-  const void* c0;          // (L D, B, H), likewise; LSTM only
-  Strided y;               // (T, B, D P), unit stride 1; 0 past a row's length
-  void* h_n;               // (L D, B, P): the state after a row's last step, or h0 for a row of length 0
-  void* c_n;               // (L D, B, H), LSTM only
-  std::byte* tape;         // tape_layout().bytes, aligned to 64; null: inference, without dropout
-  uint64_t dropout_seed;   // with a tape
-  int threads;             // at most so many of num_threads(); 0: all of them
-  bool on_openmp;          // on the threads of use_openmp()
+  Strided x;  // (T, B, I); what lies past a row's length is never read
+  const void* h0;  // (L D, B, P), C-contiguous; null: zeros
+  const void* c0;  // (L D, B, H), likewise; LSTM only
+  Strided y;  // (T, B, D P), unit stride 1; 0 past a row's length
+  void* h_n;  // (L D, B, P): the state after a row's last step, or h0 for a row of length 0
+  void* c_n;  // (L D, B, H), LSTM only
+  std::byte* tape;  // tape_layout().bytes, aligned to 64; null: inference, without dropout
+  uint64_t dropout_seed;  // with a tape
+  int threads;  // at most so many of num_threads(); 0: all of them
+  bool on_openmp;  // on the threads of use_openmp()
 };
 
 void forward(const Spec&, const std::vector<LayerWeights>&, const Forward&);
@@ -111,7 +150,7 @@ struct TapeLayout {
   struct Layer {
     std::vector<size_t> saved;  // per direction: (T, B, S, H), the G activated gates first; S is 0 for an RNN
     std::vector<size_t> cells;  // per direction: (T, B, H) every step's c; LSTM only
-    size_t hidden;              // (T, B, D P) every step's h; not of the last layer, whose h is y
+    size_t hidden;  // (T, B, D P) every step's h; not of the last layer, whose h is y
   };
   std::vector<Layer> layers;
   size_t bytes;
@@ -174,6 +213,10 @@ std::string explain_plan(const Spec&, int64_t steps, int64_t rows, bool backward
 // The floating-point operations a second that `threads` threads of the pool reach together in nothing but multiply-adds
 // (two operations each), on average over `seconds`.
 double fma_rate(DType, int threads, double seconds);
+
+// The bytes of a packed matrix (rows, depth) a second that `threads` threads together read in products with a vector,
+// and nothing else: what bounds the steps of one sequence.
+double weight_rate(DType, int64_t rows, int64_t depth, int threads, double seconds);
 
 uint64_t native_calls();  // calls of forward and backward so far in this process
 

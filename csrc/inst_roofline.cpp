@@ -1,4 +1,4 @@
-#include "simd.h"
+#include "product.h"
 
 namespace fastrnn::FASTRNN_ARCH {
 namespace {
@@ -20,9 +20,34 @@ template <class T> int64_t multiply_adds(int64_t rounds) {
   return rounds * chains * lanes<T>;
 }
 
+// A packed matrix with its bias, then the vector that it is multiplied with.
+using Rows = GatePanel<4>;
+template <class T> int64_t matrix_size(int64_t rows, int64_t depth) {
+  const int64_t panels = ceil_div(rows, Rows::width<T>);
+  return panels * (depth + 1) * Rows::width<T> + depth;
+}
+
+// Products of the matrix with the vector, one thread's share of the rows, back and forth as in a row's steps. Gives the
+// bytes of the matrix that it has read.
+template <class T>
+int64_t multiply_vectors(const void* memory, int64_t rows, int64_t depth, int part, int parts, int64_t passes) {
+  constexpr int64_t W = Rows::width<T>;
+  const int64_t panels = ceil_div(rows, W);
+  const T* matrix = static_cast<const T*>(memory);
+  const T* bias = matrix + panels * depth * W;
+  const Range mine = share(panels, part, parts);
+  TileBuffer<T> result;
+  for (int64_t pass = 0; pass < passes; ++pass) {
+    multiply<Rows::vectors, Init::row, Order::by_k>(
+        Product<T>{depth, bias + panels * W, depth, 1, matrix, bias, mine, pass % 2 == 1},
+        [&](auto&&...) { return result.template target<Rows::vectors>(); }, [](auto&&...) {});
+  }
+  return passes * (mine.end - mine.begin) * depth * W * static_cast<int64_t>(sizeof(T));
+}
+
 }  // namespace
 
-extern int64_t (*const multiply_adds_float32)(int64_t) = multiply_adds<float>;
-extern int64_t (*const multiply_adds_float64)(int64_t) = multiply_adds<double>;
+extern const Roofline roofline_float32 = {multiply_adds<float>, matrix_size<float>, multiply_vectors<float>};
+extern const Roofline roofline_float64 = {multiply_adds<double>, matrix_size<double>, multiply_vectors<double>};
 
 }  // namespace fastrnn::FASTRNN_ARCH

@@ -65,6 +65,7 @@ inline Dropout layer_dropout(const Spec& spec, int64_t layer, uint64_t seed, boo
 
 template <class T> struct Sequence {
   Dims dims;
+  const Options* options;  // of kernels that have them, else null
   Batch batch;
   bool reverse;
   ChunkRows chunk;
@@ -81,6 +82,7 @@ template <class T> struct Sequence {
 
 template <class T> struct SequenceGradient {
   Dims dims;
+  const Options* options;
   Batch batch;
   bool reverse;
   ChunkRows chunk;
@@ -90,18 +92,18 @@ template <class T> struct SequenceGradient {
   const T *saved, *cells;
   View<T> dx;
   T *dh0, *dc0;
-  T *w_ih, *w_hh, *b_ih, *b_hh, *w_hr;
+  T *w_ih, *w_hh, *b_ih, *b_hh, *w_hr, *w_peephole;
   const T* pack;
   T* scratch;
 };
 
 template <class T> struct Weights {
-  const T *w_ih, *w_hh, *b_ih, *b_hh, *w_hr;
+  const T *w_ih, *w_hh, *b_ih, *b_hh, *w_hr, *w_peephole;
 };
 
 // One cell, value type and instruction set. Sizes are in elements; packing is shared out between `parts` callers.
 template <class T> struct Kernels {
-  int gates, saved;
+  int gates, saved, functions;
   bool has_cell, reset_first;
   int lanes;
   int64_t (*forward_pack_size)(const Dims&);
@@ -114,9 +116,14 @@ template <class T> struct Kernels {
   void (*backward)(const SequenceGradient<T>&, const Member&);
 };
 
-template <class T> const Kernels<T>& kernels(Cell, Isa);
+template <class T> const Kernels<T>& kernels(Cell, bool with_options, Isa);
 
-// Does so many rounds of multiply-adds; returns how many that was.
-int64_t (*multiply_add_loop(DType, Isa))(int64_t rounds);
+// What bounds the kernels, alone.
+struct Roofline {
+  int64_t (*multiply_adds)(int64_t rounds);  // gives how many that was
+  int64_t (*matrix_size)(int64_t rows, int64_t depth);  // in values
+  int64_t (*multiply_vectors)(const void* matrix, int64_t rows, int64_t depth, int part, int parts, int64_t passes);
+};
+const Roofline& roofline(DType, Isa);
 
 }  // namespace fastrnn

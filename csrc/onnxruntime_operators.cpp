@@ -134,7 +134,8 @@ Cell cell_named(const std::string& name) {
 Function function_named(std::string_view name) {
   const auto& names = function_names();
   const auto found = std::find(names.begin(), names.end(), name);
-  if (found == names.end()) throw std::invalid_argument("activations: no function is named '" + std::string(name) + "'");
+  if (found == names.end())
+    throw std::invalid_argument("activations: no function is named '" + std::string(name) + "'");
   return static_cast<Function>(found - names.begin());
 }
 
@@ -180,8 +181,10 @@ class Kernel {
     present_ = integer(api, info, "present");
     if (integer(api, info, "options")) {
       const double clip = real(api, info, "clip");
-      spec.options = Options{{}, clip > 0 ? clip : std::numeric_limits<double>::infinity(),
-                             integer(api, info, "coupled") != 0, present(onnx::P)};
+      spec.options = Options{{},
+                             clip > 0 ? clip : std::numeric_limits<double>::infinity(),
+                             integer(api, info, "coupled") != 0,
+                             present(onnx::P)};
       read_activations(string(api, info, "activations"), spec);
     }
     onnx::Inputs constants;

@@ -107,6 +107,27 @@ template <class P, class T> void pack_bias(const T* a, const T* b, int64_t units
   }
 }
 
+// Weights of peepholes, three rows of whole vectors.
+template <class Cell, class T> FASTRNN_FN int64_t peephole_stride(const Dims& d) {
+  return Cell::has_cell && Cell::Functions::chosen ? ceil_div(d.hidden, lanes<T>) * lanes<T> : 0;
+}
+template <class Cell, class T> void pack_peepholes(const Dims& d, const T* source, T* out) {
+  const int64_t stride = peephole_stride<Cell, T>(d);
+  for (int64_t i = 0; i < 3 * stride; ++i) {
+    const int64_t unit = i % stride;
+    out[i] = source && unit < d.hidden ? source[i / stride * d.hidden + unit] : T(0);
+  }
+}
+
+// What a cell applies in a layer and direction: `s` is its Sequence or SequenceGradient.
+template <class Cell, class S, class T> typename Cell::Functions functions_of(const S& s, const T* peepholes) {
+  if constexpr (Cell::Functions::chosen) {
+    return {*s.options, s.reverse, peepholes, peephole_stride<Cell, T>(s.dims)};
+  } else {
+    return {};
+  }
+}
+
 // The panels that a cell's recurrent product goes through in a forward step; a cell with reset_first has a second one.
 template <class Cell> using InputPanel = GatePanel<Cell::gates>;
 template <class Cell> using HiddenPanel = GatePanel<Cell::gates - (Cell::reset_first ? 1 : 0)>;
@@ -115,7 +136,8 @@ template <class Cell> using HiddenPanel = GatePanel<Cell::gates - (Cell::reset_f
 template <class Cell, class T> struct ForwardPack {
   int64_t input, input_bias, hidden, hidden_bias;
   int64_t second;  // W_hr of a projection, or the last gate of a cell with reset_first
-  int64_t zeros;   // a row of zeros, for products that start from nothing
+  int64_t peepholes;
+  int64_t zeros;  // a row of zeros, for products that start from nothing
   int64_t size;
 
   explicit FASTRNN_FN ForwardPack(const Dims& d) {
@@ -126,9 +148,10 @@ template <class Cell, class T> struct ForwardPack {
     hidden = input_bias + In::template size<T>(d.hidden, 1);
     hidden_bias = hidden + Hidden::template size<T>(d.hidden, d.output);
     second = hidden_bias + Hidden::template size<T>(d.hidden, 1);
-    zeros = second + (d.projected         ? PlainPanel::size<T>(d.output, d.hidden)
-                      : Cell::reset_first ? PlainPanel::size<T>(d.hidden, d.hidden)
-                                          : 0);
+    peepholes = second + (d.projected         ? PlainPanel::size<T>(d.output, d.hidden)
+                          : Cell::reset_first ? PlainPanel::size<T>(d.hidden, d.hidden)
+                                              : 0);
+    zeros = peepholes + 3 * peephole_stride<Cell, T>(d);
     size = zeros + PlainPanel::size<T>(max(d.output, d.hidden), 1);
   }
 };
@@ -153,6 +176,7 @@ void forward_pack(const Dims& d, const Weights<T>& w, T* pack, int part, int par
     constexpr int apart = Cell::carries && !Cell::reset_first ? Cell::gates - 1 : Cell::gates;
     pack_bias<In>(w.b_ih, w.b_hh, d.hidden, 0, apart, pack + at.input_bias);
     pack_bias<Hidden>(w.b_hh, static_cast<const T*>(nullptr), d.hidden, apart, 0, pack + at.hidden_bias);
+    pack_peepholes<Cell>(d, w.w_peephole, pack + at.peepholes);
     for (int64_t i = at.zeros; i < at.size; ++i) pack[i] = 0;
   }
 }
@@ -163,6 +187,7 @@ template <class Cell, class T> struct BackwardPack {
   int64_t last;    // W_hh^T of the last gate of a cell with reset_first
   int64_t input;   // W_ih^T
   int64_t projection;  // W_hr^T
+  int64_t peepholes;
   int64_t zeros;
   int64_t size;
 
@@ -173,7 +198,8 @@ template <class Cell, class T> struct BackwardPack {
     last = hidden + PlainPanel::size<T>(d.output, hidden_gates * d.hidden);
     input = last + (Cell::reset_first ? PlainPanel::size<T>(d.hidden, d.hidden) : 0);
     projection = input + PlainPanel::size<T>(d.input, Cell::gates * d.hidden);
-    zeros = projection + (d.projected ? PlainPanel::size<T>(d.hidden, d.output) : 0);
+    peepholes = projection + (d.projected ? PlainPanel::size<T>(d.hidden, d.output) : 0);
+    zeros = peepholes + 3 * peephole_stride<Cell, T>(d);
     size = zeros + PlainPanel::size<T>(max(max(d.output, d.hidden), d.input), 1);
   }
 };
@@ -197,6 +223,7 @@ void backward_pack(const Dims& d, const Weights<T>& w, T* pack, int part, int pa
     pack_columns(w.w_hr, P, H, pack + at.projection, P, share(PlainPanel::count<T>(H), part, parts));
   }
   if (part == 0) {
+    pack_peepholes<Cell>(d, w.w_peephole, pack + at.peepholes);
     for (int64_t i = at.zeros; i < at.size; ++i) pack[i] = 0;
   }
 }

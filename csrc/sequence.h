@@ -10,6 +10,7 @@ template <class Cell, class T> constexpr Kernels<T> make_kernels() {
   return {
       Cell::gates,
       Cell::saved,
+      Cell::Functions::count,
       Cell::has_cell,
       Cell::reset_first,
       lanes<T>,

@@ -32,6 +32,7 @@ template <class Cell, class T> class BackwardPass {
 
   BackwardPass(const SequenceGradient<T>& sequence, const Member& member)
       : s(sequence), d(sequence.dims), me(member), at(sequence.dims),
+        functions(functions_of<Cell>(sequence, sequence.pack + at.peepholes)),
         rows(sequence.batch, sequence.dims, sequence.reverse, member.team, member.teams),
         all(sequence.batch, sequence.dims, sequence.reverse, 0, 1), slot_stride(row_stride<T>(Cell::slots * d.hidden)),
         hidden_stride(row_stride<T>(d.hidden)), output_stride(row_stride<T>(d.output)) {
@@ -62,6 +63,7 @@ template <class Cell, class T> class BackwardPass {
       input_gradient(chunk);
       weight_gradients(chunk, first);
       bias_gradients(chunk, first);
+      if constexpr (Cell::has_cell && Cell::Functions::chosen) peephole_gradients(chunk, first);
       first = false;
       high = chunk.low;
     }
@@ -79,6 +81,7 @@ template <class Cell, class T> class BackwardPass {
     T* dc = Cell::has_cell ? arena.take(d.rows * row_stride<T>(d.hidden)) : nullptr;
     T* dx = arena.take(capacity * dx_stride(d));
     T* bias = arena.take(row_stride<T>(Cell::slots * d.hidden));
+    T* peepholes = arena.take(3 * peephole_stride<Cell, T>(d));
     T* edges[4];
     for (T*& p : edges) p = arena.take(Cell::gates * d.hidden * W);
     T* strips = nullptr;
@@ -93,6 +96,7 @@ template <class Cell, class T> class BackwardPass {
     pass->dc_state = dc;
     pass->dx_chunk = dx;
     pass->bias = bias;
+    pass->peepholes = peepholes;
     for (int i = 0; i < 4; ++i) pass->edge[i] = edges[i];
     pass->strip = strips;
   }
@@ -121,9 +125,9 @@ template <class Cell, class T> class BackwardPass {
     if (step > 0) return s.y.data + r.time(row, step - 1) * s.y.time + b * s.y.row;
     return s.h0 ? s.h0 + b * d.output : nullptr;
   }
-  FASTRNN_FN const T* c_before(int64_t row, int64_t step) const {
-    const int64_t b = rows.original(row);
-    if (step > 0) return s.cells + tape_row(rows.time(row, step - 1), b) * d.hidden;
+  FASTRNN_FN const T* c_before(const TeamRows& r, int64_t row, int64_t step) const {
+    const int64_t b = r.original(row);
+    if (step > 0) return s.cells + tape_row(r.time(row, step - 1), b) * d.hidden;
     return s.c0 ? s.c0 + b * d.hidden : nullptr;
   }
   FASTRNN_FN static V load_or_zero(const T* p, int64_t unit, int live) { return p ? load_live(p + unit, live) : V{}; }
@@ -170,7 +174,7 @@ template <class Cell, class T> class BackwardPass {
       if (const T* h = h_before(rows, row, step)) fetch(h + unit);
     }
     if (Cell::has_cell) {
-      if (const T* c = c_before(row, step)) fetch(c + unit);
+      if (const T* c = c_before(rows, row, step)) fetch(c + unit);
     }
   }
 
@@ -184,21 +188,22 @@ template <class Cell, class T> class BackwardPass {
     V saved[saved_slots], slot[Cell::slots];
     for (int i = 0; i < Cell::saved; ++i) saved[i] = load_live(kept + i * d.hidden, live);
     if constexpr (Cell::reset_first) {
-      store(carried, Cell::backward_mix(saved, load_or_zero(h_before(rows, row, step), unit, live), dh, slot));
+      const V h = load_or_zero(h_before(rows, row, step), unit, live);
+      store(carried, Cell::backward_mix(saved, h, dh, slot, functions.unit(unit)));
       store_live(out + d.hidden, slot[1], live);
       store_live(out + 2 * d.hidden, slot[2], live);
     } else {
       State<V> before{}, after{}, gradient{};
       gradient.h = dh;
       if constexpr (Cell::has_cell) {
-        before.c = load_or_zero(c_before(row, step), unit, live);
+        before.c = load_or_zero(c_before(rows, row, step), unit, live);
         after.c = load_live(s.cells + tape_row(t, b) * d.hidden + unit, live);
         gradient.c = load(dc_state + g * hidden_stride + unit);
       } else {
         after.h = load_live(s.y.data + t * s.y.time + b * s.y.row + unit, live);
       }
       if (Cell::carries) before.h = load_or_zero(h_before(rows, row, step), unit, live);
-      Cell::backward(saved, before, after, gradient, slot);
+      Cell::backward(saved, before, after, gradient, slot, functions.unit(unit));
       for (int i = 0; i < Cell::slots; ++i) store_live(out + i * d.hidden, slot[i], live);
       if (Cell::carries) store(carried, gradient.h);
       if (Cell::has_cell) store(dc_state + g * hidden_stride + unit, gradient.c);
@@ -242,9 +247,9 @@ template <class Cell, class T> class BackwardPass {
     const T* kept = s.saved + tape_row(rows.time(row, step), rows.original(row)) * Cell::saved * d.hidden + unit;
     T* carried = carry + g * output_stride + unit;
     V saved[saved_slots], slot[Cell::slots];
-    saved[0] = load_live(kept, live);
-    const V direct = Cell::backward_reset(saved, load_or_zero(h_before(rows, row, step), unit, live), d_rh, slot);
-    store(carried, load(carried) + direct);
+    for (int i = 0; i < Cell::saved; i += Cell::gates) saved[i] = load_live(kept + i * d.hidden, live);
+    const V h = load_or_zero(h_before(rows, row, step), unit, live);
+    store(carried, load(carried) + Cell::backward_reset(saved, h, d_rh, slot, functions.unit(unit)));
     store_live(now + g * slot_stride + unit, slot[0], live);
   }
 
@@ -384,7 +389,8 @@ template <class Cell, class T> class BackwardPass {
               const int live = live_lanes<T>(d.hidden, first + j);
               V gate[Cell::gates];
               for (int i = 0; i < Cell::gates; ++i) gate[i] = load_live(kept + i * d.hidden + first + j, live);
-              store(to + j, Cell::output(gate, load_live(s.cells + tape_row(t, b) * d.hidden + first + j, live)));
+              const V c = load_live(s.cells + tape_row(t, b) * d.hidden + first + j, live);
+              store(to + j, Cell::output(gate, c, functions.unit(first + j)));
             }
           }
           break;
@@ -406,6 +412,29 @@ template <class Cell, class T> class BackwardPass {
         for (int64_t i = 0; i < n; ++i) sum[i] += load(chunk.slots + k * slot_stride + (v + i) * L);
       }
       for (int64_t i = 0; i < n; ++i) store(bias + (v + i) * L, sum[i]);
+    }
+  }
+
+  // Sums of i's and f's slots times the c before the step, and of o's times that after, this thread's share of the
+  // units.
+  void peephole_gradients(const Chunk& chunk, bool first) {
+    if (!s.w_peephole) return;
+    const int64_t stride = peephole_stride<Cell, T>(d);
+    const Range mine = share(stride / L, me.direction_rank, me.direction_size);
+    for (int64_t v = mine.begin; v < mine.end; ++v) {
+      const int64_t unit = v * L;
+      const int live = live_lanes<T>(d.hidden, unit);
+      V sum[3];
+      for (int i = 0; i < 3; ++i) sum[i] = first ? V{} : load(peepholes + i * stride + unit);
+      for_chunk_rows(chunk, {0, chunk.rows}, [&](int64_t k, int64_t g, int64_t step) {
+        const T* slot = chunk.slots + k * slot_stride + unit;
+        const V before = load_or_zero(c_before(all, g, step), unit, live);
+        const T* after = s.cells + tape_row(all.time(g, step), all.original(g)) * d.hidden;
+        sum[0] = fma(load_live(slot, live), before, sum[0]);
+        sum[1] = fma(load_live(slot + d.hidden, live), before, sum[1]);
+        sum[2] = fma(load_live(slot + 3 * d.hidden, live), load_live(after + unit, live), sum[2]);
+      });
+      for (int i = 0; i < 3; ++i) store(peepholes + i * stride + unit, sum[i]);
     }
   }
 
@@ -438,9 +467,14 @@ template <class Cell, class T> class BackwardPass {
         }
       });
     });
-    if (!s.b_ih) return;
+    if (!s.b_ih && !s.w_peephole) return;
     me.direction_barrier->wait();
     if (me.direction_rank != 0) return;
+    if (s.w_peephole) {
+      const int64_t stride = peephole_stride<Cell, T>(d);
+      for (int i = 0; i < 3; ++i) set_row(s.w_peephole + i * H, H, no_steps ? null : peepholes + i * stride, H);
+    }
+    if (!s.b_ih) return;
     for (int gate = 0; gate < Cell::gates; ++gate) {
       set_row(s.b_ih + gate * H, H, no_steps ? null : bias + Cell::input_slot[gate] * H, H);
       set_row(s.b_hh + gate * H, H, no_steps ? null : bias + Cell::hidden_slot[gate] * H, H);
@@ -451,6 +485,7 @@ template <class Cell, class T> class BackwardPass {
   const Dims& d;
   const Member& me;
   const Pack at;
+  const typename Cell::Functions functions;
   const TeamRows rows;  // of the team
   const TeamRows all;   // of the direction
   const int64_t slot_stride, hidden_stride, output_stride;
@@ -462,6 +497,7 @@ template <class Cell, class T> class BackwardPass {
   T* dc_state;  // (B, hidden_stride)
   T* dx_chunk;  // (capacity, stride)
   T* bias;      // (slots * H): sums so far
+  T* peepholes;  // (3, stride): likewise
   T* edge[4];   // (gates * H, W) by kind of factor: the last strip's sums where it is wider than the gradient
   T* strip;     // (capacity, W), this thread's own
 };

@@ -26,6 +26,7 @@ template <class Cell, class T> class ForwardPass {
 
   ForwardPass(const Sequence<T>& sequence, const Member& member)
       : s(sequence), d(sequence.dims), me(member), at(sequence.dims),
+        functions(functions_of<Cell>(sequence, sequence.pack + at.peepholes)),
         rows(sequence.batch, sequence.dims, sequence.reverse, member.team, member.teams),
         h_stride(row_stride<T>(d.output)), hidden_stride(row_stride<T>(d.hidden)) {
     Arena<T> arena{s.scratch};
@@ -195,7 +196,7 @@ template <class Cell, class T> class ForwardPass {
     State<V> state{};
     if (Cell::carries) state.h = load(h_state[step % 2] + g * h_stride + unit);
     if (Cell::has_cell) state.c = load(c_state + g * hidden_stride + unit);
-    Cell::forward(xs, ps, saved, state);
+    Cell::forward(xs, ps, saved, state, functions.unit(unit));
     if (Cell::has_cell) store(c_state + g * hidden_stride + unit, state.c);
     if (d.projected) {
       store(between + g * hidden_stride + unit, state.h);
@@ -220,10 +221,12 @@ template <class Cell, class T> class ForwardPass {
     const T* x = product_of(vector, offset + row);
     V xs[Hidden::gates], ps[Hidden::gates], saved[saved_slots];
     for (int i = 0; i < Hidden::gates; ++i) xs[i] = load(x + i * L), ps[i] = load(p + i * L);
-    const V rh = Cell::forward_reset(xs, ps, saved, load(h_state[step % 2] + g * h_stride + unit));
-    store(between + g * hidden_stride + unit, rh);
+    const V h = load(h_state[step % 2] + g * h_stride + unit);
+    store(between + g * hidden_stride + unit, Cell::forward_reset(xs, ps, saved, h, functions.unit(unit)));
     T* to = first_gates(row, step) + unit;
-    for (int i = 0; i < Hidden::gates; ++i) store_live(to + i * d.hidden, saved[i], live);
+    for (int i = 0; i < Cell::saved; ++i) {
+      if (i % Cell::gates < Hidden::gates) store_live(to + i * d.hidden, saved[i], live);
+    }
   }
   FASTRNN_FN void candidate(int64_t row, int64_t vector, const T* p, int64_t step, int64_t offset) const {
     constexpr int last = Cell::gates - 1;
@@ -232,9 +235,9 @@ template <class Cell, class T> class ForwardPass {
     T* gates = first_gates(row, step) + unit;
     V saved[saved_slots];
     for (int i = 0; i < last; ++i) saved[i] = load_live(gates + i * d.hidden, live);
-    const V x = load(product_of(vector, offset + row) + last * L);
-    put_h(row, unit, Cell::forward_mix(x, load(p), saved, load(h_state[step % 2] + g * h_stride + unit)), step);
-    store_live(gates + last * d.hidden, saved[last], live);
+    const V x = load(product_of(vector, offset + row) + last * L), h = load(h_state[step % 2] + g * h_stride + unit);
+    put_h(row, unit, Cell::forward_mix(x, load(p), saved, h, functions.unit(unit)), step);
+    for (int i = last; i < Cell::saved; i += Cell::gates) store_live(gates + i * d.hidden, saved[i], live);
   }
 
   // A row's last state lies where its last step left it: no later step touched it.
@@ -254,6 +257,7 @@ template <class Cell, class T> class ForwardPass {
   const Dims& d;
   const Member& me;
   const ForwardPack<Cell, T> at;
+  const typename Cell::Functions functions;
   const TeamRows rows;
   const int64_t h_stride, hidden_stride;
   Range units, second_panels;  // this member's panels of the gates, and of a step's second product

@@ -84,7 +84,7 @@ template <class T> View<const T> reading(const View<T>& v) { return {v.data, v.t
 
 template <class T> Weights<T> typed(const LayerWeights& w) {
   return {static_cast<const T*>(w.w_ih), static_cast<const T*>(w.w_hh), static_cast<const T*>(w.b_ih),
-          static_cast<const T*>(w.b_hh), static_cast<const T*>(w.w_hr)};
+          static_cast<const T*>(w.b_hh), static_cast<const T*>(w.w_hr), static_cast<const T*>(w.w_peephole)};
 }
 
 // Rows by descending length, those of equal length in their own order (a counting sort).
@@ -203,6 +203,7 @@ void run_forward(const Spec& spec, const Kernels<T>& k, const std::vector<LayerW
     const int64_t index = layer * D + direction, last = spec.num_layers - 1;
     Sequence<T> s{};
     s.dims = layer_dims(spec, layer, call.steps, B);
+    s.options = spec.options ? &*spec.options : nullptr;
     s.batch = memory.batch;
     s.reverse = direction == 1;
     s.chunk = way.chunk;
@@ -318,6 +319,7 @@ void run_backward(const Spec& spec, const Kernels<T>& k, const std::vector<Layer
     };
     SequenceGradient<T> s{};
     s.dims = layer_dims(spec, layer, call.steps, B);
+    s.options = spec.options ? &*spec.options : nullptr;
     s.batch = memory.batch;
     s.reverse = direction == 1;
     s.chunk = way.chunk;
@@ -340,7 +342,7 @@ void run_backward(const Spec& spec, const Kernels<T>& k, const std::vector<Layer
     const LayerGradients& g = call.gradients[index];
     s.w_ih = static_cast<T*>(g.w_ih), s.w_hh = static_cast<T*>(g.w_hh);
     s.b_ih = static_cast<T*>(g.b_ih), s.b_hh = static_cast<T*>(g.b_hh);
-    s.w_hr = static_cast<T*>(g.w_hr);
+    s.w_hr = static_cast<T*>(g.w_hr), s.w_peephole = static_cast<T*>(g.w_peephole);
     s.pack = memory.pack[slot];
     s.scratch = memory.scratch[slot];
     return s;
@@ -383,8 +385,9 @@ void run_backward(const Spec& spec, const Kernels<T>& k, const std::vector<Layer
 }
 
 template <class Function> auto with_type(const Spec& spec, Isa isa, Function&& function) {
-  return spec.dtype == DType::float32 ? function(kernels<float>(spec.cell, isa))
-                                      : function(kernels<double>(spec.cell, isa));
+  const bool options = spec.options.has_value();
+  return spec.dtype == DType::float32 ? function(kernels<float>(spec.cell, options, isa))
+                                      : function(kernels<double>(spec.cell, options, isa));
 }
 
 template <class T> Packed pack_all(const Spec& spec, const Kernels<T>& k, const std::vector<LayerWeights>& weights,
@@ -430,7 +433,7 @@ std::vector<int64_t> tape_widths(const Spec& spec) {
   std::vector<int64_t> widths;
   for (int64_t layer = 0; layer < spec.num_layers; ++layer) {
     for (int64_t direction = 0; direction < spec.directions(); ++direction) {
-      widths.push_back(traits(spec.cell).saved * spec.hidden_size);
+      widths.push_back(spec.saved() * spec.hidden_size);
       if (spec.has_cell()) widths.push_back(spec.hidden_size);
     }
     widths.push_back(layer + 1 < spec.num_layers ? spec.directions() * spec.output_size() : 0);

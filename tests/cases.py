@@ -9,6 +9,7 @@ from unittest import mock
 import numpy as np
 
 from fastrnn import _core, layers, reference
+from fastrnn._options import Options
 from fastrnn._spec import make_spec
 
 DTYPES = ("float32", "float64")
@@ -36,6 +37,7 @@ def in_float64(layer):
     """The reference in float64 with the layer's own weights."""
     spec = layer.spec
     options = {name: getattr(spec, name) for name in ("bias", "batch_first", "dropout", "bidirectional", "proj_size")}
+    options["options"] = spec.options and Options(*spec.options)
     twin = Reference(spec.cell, spec.input_size, spec.hidden_size, spec.num_layers, **options, dtype="float64")
     for name, array in layer.parameters.items():
         twin.parameters[name] = array.astype(np.float64)
@@ -170,11 +172,13 @@ def watched_kinks():
     rounding error."""
     kinks = Kinks()
 
-    def relu(a):
-        kinks.nearest = min(kinks.nearest, float(np.abs(a[a != 0]).min(initial=np.inf)))
-        return np.maximum(a, 0)
+    relu, slope = reference.FUNCTIONS["relu"]
 
-    with mock.patch.dict(reference.NONLINEARITIES, relu=relu):
+    def watching(a, *parameters):
+        kinks.nearest = min(kinks.nearest, float(np.abs(a[a != 0]).min(initial=np.inf)))
+        return relu(a, *parameters)
+
+    with mock.patch.dict(reference.FUNCTIONS, relu=(watching, slope)):
         yield kinks
 
 

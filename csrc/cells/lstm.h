@@ -1,40 +1,53 @@
 // i, f, o = logistic(.), g = tanh(.), c' = f c + i g, h' = o tanh(c')
-// (Hochreiter & Schmidhuber, Neural Computation 9, 1997; forget gate: Gers, Schmidhuber & Cummins, 2000).
-// Rows of the weights: i, f, g, o.
+// (Hochreiter & Schmidhuber, Neural Computation 9, 1997; forget gate: Gers, Schmidhuber & Cummins, 2000; peepholes:
+// Gers & Schmidhuber, IJCNN 2000). Rows of the weights: i, f, g, o.
 #pragma once
 
+#include "functions.h"
 #include "state.h"
 
 namespace fastrnn::FASTRNN_ARCH {
 
-struct Lstm {
-  static constexpr int gates = 4, saved = 4, slots = 4;
+template <class F> struct LstmOf {
+  using Functions = F;
+  using Unit = typename F::Unit;
+  static constexpr int gates = 4, saved = F::kept(gates), slots = 4;
   static constexpr int input_slot[] = {0, 1, 2, 3}, hidden_slot[] = {0, 1, 2, 3};
   static constexpr bool has_cell = true, carries = false, reset_first = false;
 
-  template <class V> static FASTRNN_FN void forward(const V* x, const V* p, V* gate, State<V>& state) {
-    const V i = gate[0] = sigmoid(x[0] + p[0]);
-    const V f = gate[1] = sigmoid(x[1] + p[1]);
-    const V g = gate[2] = tanh(x[2] + p[2]);
-    gate[3] = sigmoid(x[3] + p[3]);
-    state.c = fma(f, state.c, i * g);
-    state.h = output(gate, state.c);
+  template <class V>
+  static FASTRNN_FN void forward(const V* x, const V* p, V* kept, State<V>& state, const Unit& u = {}) {
+    u.template gate<0, 0>(u.template peephole<0>(x[0] + p[0], state.c), kept);
+    u.template gate<0, 1>(u.template peephole<1>(x[1] + p[1], state.c), kept);
+    u.template gate<1, 2>(x[2] + p[2], kept);
+    u.couple(kept);
+    state.c = fma(kept[1], state.c, kept[0] * kept[2]);
+    u.template gate<0, 3>(u.template peephole<2>(x[3] + p[3], state.c), kept);
+    state.h = output(kept, state.c, u);
   }
 
   // h before a projection; backward computes it again instead of keeping it.
-  template <class V> static FASTRNN_FN V output(const V* gate, V c) { return gate[3] * tanh(c); }
+  template <class V> static FASTRNN_FN V output(const V* gate, V c, const Unit& u = {}) {
+    return gate[3] * u.template value<2>(c);
+  }
 
   template <class V>
-  static FASTRNN_FN void backward(const V* gate, const State<V>& before, const State<V>& after, State<V>& d, V* slot) {
-    const V i = gate[0], f = gate[1], g = gate[2], o = gate[3];
-    const V tanh_c = tanh(after.c);
-    const V dc = fma(d.h * o, 1 - tanh_c * tanh_c, d.c);
-    slot[0] = dc * g * (i * (1 - i));
-    slot[1] = dc * before.c * (f * (1 - f));
-    slot[2] = dc * i * (1 - g * g);
-    slot[3] = d.h * tanh_c * (o * (1 - o));
-    d.c = dc * f;
+  static FASTRNN_FN void backward(const V* kept, const State<V>& before, const State<V>& after, State<V>& d, V* slot,
+                                  const Unit& u = {}) {
+    const V i = kept[0], f = kept[1], g = kept[2], o = kept[3];
+    V slope{};
+    const V out = u.template value<2>(after.c, slope);
+    slot[3] = u.template backward<0, 3>(kept, d.h * out);
+    const V dc = u.template peephole<2>(fma(d.h * o, slope, d.c), slot[3]);
+    V di = dc * g;
+    const V df = dc * before.c;
+    if (u.coupled()) di -= df;
+    slot[0] = u.template backward<0, 0>(kept, di);
+    slot[1] = u.template backward<0, 1>(kept, df);
+    slot[2] = u.template backward<1, 2>(kept, dc * i);
+    d.c = u.template peephole<1>(u.template peephole<0>(dc * f, slot[0]), slot[1]);
   }
 };
+using Lstm = LstmOf<Published<Sigmoid, Tanh, Tanh>>;
 
 }  // namespace fastrnn::FASTRNN_ARCH

@@ -18,6 +18,7 @@ template <class V> struct State {
 //   has_cell       is there a c?
 //   carries        does h reach h' without passing through W_hh?
 //   reset_first    does the last gate see r * h in place of h? Then a step takes two products.
+//   Functions      what it applies to the sums of its gates: functions.h
 //
 //   forward(x, p, saved, state)    x: W_ih x and its biases, p: W_hh h (and b_hh where it must stay apart);
 //                                  state holds the step's input and is left holding its output
@@ -34,5 +35,8 @@ template <class V> struct State {
 //                                  the slots but the first gate's; gives what reaches h without a product
 //   backward_reset(saved, h, d_rh, slots)
 //                                  the first gate's slot, from the gradient of r h; gives what of it reaches h
+//
+// All take the functions of these units last, Functions().unit(first of them), where the published ones need not be
+// given.
 
 }  // namespace fastrnn::FASTRNN_ARCH

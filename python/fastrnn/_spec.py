@@ -10,6 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from . import _core
 from ._checks import check_bool, check_choice, check_dtype, check_int, check_names, check_probability, got
+from ._options import Options, check_options
 
 Array: TypeAlias = NDArray[Any]
 State: TypeAlias = Any  # h, or (h, c) for an LSTM
@@ -27,6 +28,7 @@ SPEC_FIELDS = (
     "bidirectional",
     "proj_size",
     "dtype",
+    "options",
 )
 
 
@@ -49,12 +51,16 @@ def make_spec(
     bidirectional: bool = False,
     proj_size: int = 0,
     dtype: DTypeLike = "float32",
+    options: Options | None = None,
 ) -> _core.Spec:
     """A Spec from arguments that a person wrote: every bad one gets an error that names it."""
     hidden_size = check_int("hidden_size", hidden_size, 1)
     proj_size = check_int("proj_size", proj_size, 0)
     if proj_size >= hidden_size:
         raise ValueError(f"proj_size must be less than hidden_size ({hidden_size}), got {proj_size}")
+    bidirectional = check_bool("bidirectional", bidirectional)
+    if options is not None:
+        cell, options = check_options(cell, 1 + bidirectional, options)
     return _core.make_spec(
         cell,
         check_int("input_size", input_size, 1),
@@ -63,9 +69,10 @@ def make_spec(
         check_bool("bias", bias),
         check_bool("batch_first", batch_first),
         check_probability("dropout", dropout),
-        check_bool("bidirectional", bidirectional),
+        bidirectional,
         proj_size,
         check_dtype("dtype", dtype),
+        options,
     )
 
 
@@ -74,9 +81,13 @@ def suffix(layer: int, reverse: bool = False) -> str:
     return f"_l{layer}{'_reverse' if reverse else ''}"
 
 
-def parameter_names(num_layers: int, bidirectional: bool, bias: bool, projected: bool) -> list[str]:
+def parameter_names(
+    num_layers: int, bidirectional: bool, bias: bool, projected: bool, peephole: bool = False
+) -> list[str]:
     """All names in the flat order: by layer, then direction, then matrix. They do not depend on cell and sizes."""
-    spec = _core.make_spec("lstm", 1, 2, num_layers, bias, bidirectional=bidirectional, proj_size=int(projected))
+    _, options = check_options("lstm", 1 + bidirectional, Options(peephole=peephole))
+    sizes = 1, 2, num_layers
+    spec = _core.make_spec("lstm", *sizes, bias, bidirectional=bidirectional, proj_size=int(projected), options=options)
     return [name for name, _ in spec.parameter_shapes()]
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from . import _core, _gradients
 from ._checks import check_bool, check_dtype, check_int, check_names, got, listed
 from ._gradients import Gradients
+from ._options import Activation, Options
 from ._spec import GATES, MAX_LAYERS, Array, State, gru_cell, make_spec, parameter_names, rnn_cell
 
 Weights: TypeAlias = Mapping[str, Array] | Sequence[Array]
@@ -39,6 +40,8 @@ def rnn(
     bidirectional: bool = False,
     batch_first: bool = False,
     nonlinearity: str = "tanh",
+    clip: float | None = None,
+    activations: Sequence[Activation] | None = None,
 ) -> tuple[Array, State]:
     """A plain recurrent network, `fastrnn.RNN`: inference.
 
@@ -48,7 +51,7 @@ def rnn(
             weight_hh (G*H, H_out), and may have bias_ih and bias_hh (G*H,); in an RNN, G is 1 and H_out is H.
         state: where to start from, h0 (L*D, B, H) of the dtype of x, without B if x has none. None is zeros.
         lengths: None (all rows have T steps) or (B,) integers in 0…T; for one sequence an int.
-        num_layers, bidirectional, batch_first, nonlinearity: as in `fastrnn.RNN`.
+        num_layers, bidirectional, batch_first, nonlinearity, clip, activations: as in `fastrnn.RNN`.
 
     Returns:
         y, (T, B, D*H) in x's layout, and h_n, shaped as h0; of the dtype of x.
@@ -57,7 +60,8 @@ def rnn(
         TypeError, ValueError: an argument, or one of the weights, has a wrong type, dtype, shape or value, or is
             missing; the message names it.
     """
-    network = _network(rnn_cell(nonlinearity), weights, num_layers, bidirectional, batch_first)
+    options = Options(activations, clip)
+    network = _network(rnn_cell(nonlinearity), weights, num_layers, bidirectional, batch_first, options)
     return _core.infer(*network, x, state, lengths)
 
 
@@ -70,13 +74,19 @@ def lstm(
     num_layers: int = 1,
     bidirectional: bool = False,
     batch_first: bool = False,
+    peephole: bool = False,
+    coupled_input_forget: bool = False,
+    clip: float | None = None,
+    activations: Sequence[Activation] | None = None,
 ) -> tuple[Array, State]:
     """A long short-term memory, `fastrnn.LSTM`: inference.
 
     Args:
         x, lengths, num_layers, bidirectional, batch_first: as in `rnn`.
-        weights: as in `rnn`, with G = 4; with a projection, each layer and direction has weight_hr (H_out, H), too.
+        weights: as in `rnn`, with G = 4; with a projection, each layer and direction has weight_hr (H_out, H), too, and
+            with peepholes weight_peephole (3*H,).
         state: (h0, c0) of shapes (L*D, B, H_out) and (L*D, B, H); None in any place is zeros.
+        peephole, coupled_input_forget, clip, activations: as in `fastrnn.LSTM`.
 
     Returns:
         y, (T, B, D*H_out) in x's layout, and (h_n, c_n), shaped as h0 and c0; of the dtype of x.
@@ -84,7 +94,8 @@ def lstm(
     Raises:
         TypeError, ValueError: as `rnn`.
     """
-    network = _network("lstm", weights, num_layers, bidirectional, batch_first)
+    options = Options(activations, clip, coupled_input_forget, peephole)
+    network = _network("lstm", weights, num_layers, bidirectional, batch_first, options)
     return _core.infer(*network, x, state, lengths)
 
 
@@ -98,13 +109,15 @@ def gru(
     bidirectional: bool = False,
     batch_first: bool = False,
     reset_after: bool = True,
+    clip: float | None = None,
+    activations: Sequence[Activation] | None = None,
 ) -> tuple[Array, State]:
     """A gated recurrent unit, `fastrnn.GRU`: inference.
 
     Args:
         x, state, lengths, num_layers, bidirectional, batch_first: as in `rnn`.
         weights: as in `rnn`, with G = 3.
-        reset_after: as in `fastrnn.GRU`.
+        reset_after, clip, activations: as in `fastrnn.GRU`.
 
     Returns:
         y and h_n, as `rnn`.
@@ -112,7 +125,8 @@ def gru(
     Raises:
         TypeError, ValueError: as `rnn`.
     """
-    network = _network(gru_cell(reset_after), weights, num_layers, bidirectional, batch_first)
+    options = Options(activations, clip)
+    network = _network(gru_cell(reset_after), weights, num_layers, bidirectional, batch_first, options)
     return _core.infer(*network, x, state, lengths)
 
 
@@ -128,6 +142,8 @@ def rnn_forward(
     dropout: float = 0.0,
     dropout_seed: int | None = None,
     nonlinearity: str = "tanh",
+    clip: float | None = None,
+    activations: Sequence[Activation] | None = None,
 ) -> tuple[Array, State, _core.Tape]:
     """A plain recurrent network: training.
 
@@ -144,7 +160,8 @@ def rnn_forward(
     Raises:
         TypeError, ValueError: as `rnn`.
     """
-    network = _network(rnn_cell(nonlinearity), weights, num_layers, bidirectional, batch_first, dropout)
+    options = Options(activations, clip)
+    network = _network(rnn_cell(nonlinearity), weights, num_layers, bidirectional, batch_first, options, dropout)
     return _core.forward(*network, x, state, lengths, _seed(dropout_seed))
 
 
@@ -159,6 +176,10 @@ def lstm_forward(
     batch_first: bool = False,
     dropout: float = 0.0,
     dropout_seed: int | None = None,
+    peephole: bool = False,
+    coupled_input_forget: bool = False,
+    clip: float | None = None,
+    activations: Sequence[Activation] | None = None,
 ) -> tuple[Array, State, _core.Tape]:
     """A long short-term memory: training.
 
@@ -172,7 +193,8 @@ def lstm_forward(
     Raises:
         TypeError, ValueError: as `rnn`.
     """
-    network = _network("lstm", weights, num_layers, bidirectional, batch_first, dropout)
+    options = Options(activations, clip, coupled_input_forget, peephole)
+    network = _network("lstm", weights, num_layers, bidirectional, batch_first, options, dropout)
     return _core.forward(*network, x, state, lengths, _seed(dropout_seed))
 
 
@@ -188,6 +210,8 @@ def gru_forward(
     dropout: float = 0.0,
     dropout_seed: int | None = None,
     reset_after: bool = True,
+    clip: float | None = None,
+    activations: Sequence[Activation] | None = None,
 ) -> tuple[Array, State, _core.Tape]:
     """A gated recurrent unit: training.
 
@@ -201,7 +225,8 @@ def gru_forward(
     Raises:
         TypeError, ValueError: as `rnn`.
     """
-    network = _network(gru_cell(reset_after), weights, num_layers, bidirectional, batch_first, dropout)
+    options = Options(activations, clip)
+    network = _network(gru_cell(reset_after), weights, num_layers, bidirectional, batch_first, options, dropout)
     return _core.forward(*network, x, state, lengths, _seed(dropout_seed))
 
 
@@ -232,21 +257,28 @@ def _seed(dropout_seed: int | None) -> int:
 
 
 def _network(
-    cell: str, weights: Weights, num_layers: int, bidirectional: bool, batch_first: bool, dropout: float = 0.0
+    cell: str,
+    weights: Weights,
+    num_layers: int,
+    bidirectional: bool,
+    batch_first: bool,
+    options: Options,
+    dropout: float = 0.0,
 ) -> tuple[_core.Spec, list[Array]]:
     """The network that the weights make, and its weights in the flat order."""
     num_layers = check_int("num_layers", num_layers, 1, MAX_LAYERS)
     bidirectional = check_bool("bidirectional", bidirectional)
+    peephole = check_bool("peephole", options.peephole)
     kind = cell.split("_")[0]
     if isinstance(weights, Mapping):
         stems = {str(name).split("_l")[0] for name in weights}
         bias = bool(stems & {"bias_ih", "bias_hh"})
         projected = kind == "lstm" and "weight_hr" in stems
     elif isinstance(weights, Sequence):
-        bias, projected = _guess(kind, len(weights), num_layers * (1 + bidirectional))
+        bias, projected = _guess(kind, len(weights), num_layers * (1 + bidirectional), peephole)
     else:
         raise TypeError(f"weights must be a mapping or a sequence of arrays, {got(weights)}")
-    names = parameter_names(num_layers, bidirectional, bias, projected)
+    names = parameter_names(num_layers, bidirectional, bias, projected, peephole)
     if not isinstance(weights, Mapping):
         if len(weights) > len(names):
             raise ValueError(f"weights: expected {len(names)} arrays ({listed(names)}), got {len(weights)}")
@@ -261,13 +293,13 @@ def _network(
     proj_size = len(_matrix(weights, "weight_hr_l0")) if projected else 0
     dtype = check_dtype("dtype of weight_ih_l0", weights["weight_ih_l0"].dtype)
     sizes = input_size, rows // gates, num_layers
-    spec = make_spec(cell, *sizes, bias, batch_first, dropout, bidirectional, proj_size, dtype)
+    spec = make_spec(cell, *sizes, bias, batch_first, dropout, bidirectional, proj_size, dtype, options)
     return spec, [weights[name] for name in names]
 
 
-def _guess(kind: str, arrays: int, directions: int) -> tuple[bool, bool]:
+def _guess(kind: str, arrays: int, directions: int, peephole: bool) -> tuple[bool, bool]:
     """(bias, projected) of the smallest network of `directions` layers and directions that has room for the arrays."""
-    each = -(-arrays // directions)
+    each = -(-arrays // directions) - peephole
     if kind != "lstm":
         return each > 2, False
     return each > 3, each in (3, 5)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import reprlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any, ClassVar, TypeVar
 
@@ -21,6 +21,7 @@ from . import _core, _files
 from ._checks import check_int, check_names, got
 from ._dropout import Seeds
 from ._gradients import Gradients, backward
+from ._options import PUBLISHED, Activation, Options, shown_activations
 from ._spec import SPEC_FIELDS, Array, State, check_parameters, gru_cell, make_spec, rnn_cell
 
 _Self = TypeVar("_Self", bound="_Layer")
@@ -38,6 +39,7 @@ class _Layer:
         "dropout": 0.0,
         "bidirectional": False,
         "dtype": "float32",
+        "clip": None,
     }
 
     spec: _core.Spec
@@ -100,6 +102,19 @@ class _Layer:
     def dtype(self) -> str:
         """ "float32" or "float64", of all arrays."""
         return self.spec.dtype
+
+    @property
+    def clip(self) -> float | None:
+        """The gates' sums are clipped to -clip … clip before their functions; None: they are not."""
+        return Options(*(self.spec.options or ())).clip
+
+    @property
+    def activations(self) -> tuple[Activation, ...]:
+        """The functions of the cell, each a name or (name, alpha) or (name, alpha, beta), in the order of its
+        equations; twice as many where those of the two directions differ.
+        """
+        options = self.spec.options
+        return shown_activations(self.spec.cell, 1 + self.bidirectional, options and Options(*options))
 
     def __init__(self, spec: _core.Spec, seed: int | None) -> None:
         if seed is not None:
@@ -240,8 +255,10 @@ class _Layer:
         if config.get("cell") not in cls._cells:
             cell = reprlib.repr(config.get("cell"))
             raise ValueError(f"{what} holds a network of cell {cell}, which is no {cls.__name__}")
+        config = {"options": None} | config  # files of version 0.1 may lack it
         check_names(what, config, (*SPEC_FIELDS, "dropout_base", "dropout_calls"))
         try:
+            config["options"] = config["options"] and Options(*config["options"])
             spec = make_spec(*(config[field] for field in SPEC_FIELDS))
             seeds = Seeds(*(check_int(name, config[name], 0, 2**64 - 1) for name in ("dropout_base", "dropout_calls")))
         except (TypeError, ValueError) as error:  # of a file, a wrong type is a wrong value
@@ -265,6 +282,8 @@ class _Layer:
     def __repr__(self) -> str:
         options = {name: getattr(self, name) for name in self._options}
         unusual = [f"{name}={value!r}" for name, value in options.items() if value != self._options[name]]
+        if self.spec.options and self.activations != PUBLISHED[self.spec.cell]:
+            unusual.append(f"activations={self.activations!r}")
         return f"{type(self).__name__}({', '.join([str(self.input_size), str(self.hidden_size), *unusual])})"
 
     def __getstate__(self) -> dict[str, Any]:  # for pickle and copy: a Spec goes as its fields
@@ -291,6 +310,11 @@ class RNN(_Layer):
         dtype: float32 or float64. What a call is given must have this very dtype.
         seed: determines the initial weights, U(-1/sqrt(H), 1/sqrt(H)), and the dropout masks. None: by chance.
         nonlinearity: f, "tanh", "relu" or "sigmoid".
+        clip: f's argument is clipped to -clip … clip. None: it is not.
+        activations: f where it is another function: (f,), or (f, f) of the two directions, each a name or (name, alpha)
+            or (name, alpha, beta). All that ONNX knows: tanh, sigmoid, relu, affine, leaky_relu, thresholded_relu,
+            scaled_tanh, hard_sigmoid, elu, softsign and softplus, with the parameters and defaults of the ONNX
+            operators (affine 1 and 0, scaled_tanh 1 and 1). None: what `nonlinearity` says.
 
     Attributes:
         parameters: dict of name -> array, to be read and written, for each layer k from 0 (D is 2 if bidirectional,
@@ -301,7 +325,8 @@ class RNN(_Layer):
             bias_ih_l{k}           (H,), if there are biases
             bias_hh_l{k}           (H,), likewise
         num_parameters: how many numbers these are.
-        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, nonlinearity: as given.
+        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, nonlinearity, clip,
+        activations: as given.
 
     Raises:
         TypeError, ValueError: an argument has a wrong type or value; the message names it.
@@ -323,14 +348,17 @@ class RNN(_Layer):
         seed: int | None = None,
         *,
         nonlinearity: str = "tanh",
+        clip: float | None = None,
+        activations: Sequence[Activation] | None = None,
     ) -> None:
-        cell = rnn_cell(nonlinearity)
         sizes = input_size, hidden_size, num_layers
-        super().__init__(make_spec(cell, *sizes, bias, batch_first, dropout, bidirectional, dtype=dtype), seed)
+        cell, options = rnn_cell(nonlinearity), Options(activations, clip)
+        spec = make_spec(cell, *sizes, bias, batch_first, dropout, bidirectional, dtype=dtype, options=options)
+        super().__init__(spec, seed)
 
     @property
     def nonlinearity(self) -> str:
-        """f, "tanh", "relu" or "sigmoid"."""
+        """f, "tanh", "relu" or "sigmoid", unless `activations` names another."""
         return self.spec.cell.removeprefix("rnn_")
 
 
@@ -358,6 +386,12 @@ class LSTM(_Layer):
         proj_size: the width of h, less than `hidden_size`; 0 for no projection.
         dtype: float32 or float64. What a call is given must have this very dtype.
         seed: determines the initial weights, U(-1/sqrt(H), 1/sqrt(H)), and the dropout masks. None: by chance.
+        peephole: the gates see the cell state, through one weight a unit (Gers & Schmidhuber, "Recurrent nets that time
+            and count", 2000): p_i * c is added in i and p_f * c in f, and p_o * c' in o.
+        coupled_input_forget: f = 1 - i. The rows of f in the weights have no effect then, nor a gradient.
+        clip: the sums that i, f, g and o are functions of, peepholes included, are clipped to -clip … clip; c is not.
+            None: they are not.
+        activations: other functions, (of i, f and o; of g; of c'), as in `RNN`, for one direction or both.
 
     Attributes:
         parameters: dict of name -> array, to be read and written, for each layer k from 0 (D is 2 if bidirectional,
@@ -368,17 +402,23 @@ class LSTM(_Layer):
             bias_ih_l{k}           (4*H,), if there are biases
             bias_hh_l{k}           (4*H,), likewise
             weight_hr_l{k}         (H_out, H), if there is a projection
+            weight_peephole_l{k}   (3*H,), of i, f and o, if there are peepholes
 
             H_out is `proj_size` where given, else H.
         num_parameters: how many numbers these are.
-        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, dtype: as given.
+        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, dtype, peephole,
+        coupled_input_forget, clip, activations: as given.
 
     Raises:
         TypeError, ValueError: an argument has a wrong type or value; the message names it.
     """
 
     _cells = ("lstm",)
-    _options: ClassVar[dict[str, Any]] = _Layer._options | {"proj_size": 0}
+    _options: ClassVar[dict[str, Any]] = _Layer._options | {
+        "proj_size": 0,
+        "peephole": False,
+        "coupled_input_forget": False,
+    }
 
     def __init__(
         self,
@@ -392,14 +432,31 @@ class LSTM(_Layer):
         proj_size: int = 0,
         dtype: DTypeLike = "float32",
         seed: int | None = None,
+        *,
+        peephole: bool = False,
+        coupled_input_forget: bool = False,
+        clip: float | None = None,
+        activations: Sequence[Activation] | None = None,
     ) -> None:
         sizes = input_size, hidden_size, num_layers
-        super().__init__(make_spec("lstm", *sizes, bias, batch_first, dropout, bidirectional, proj_size, dtype), seed)
+        options = Options(activations, clip, coupled_input_forget, peephole)
+        spec = make_spec("lstm", *sizes, bias, batch_first, dropout, bidirectional, proj_size, dtype, options)
+        super().__init__(spec, seed)
 
     @property
     def proj_size(self) -> int:
         """The width of h, or 0 where there is no projection."""
         return self.spec.proj_size
+
+    @property
+    def peephole(self) -> bool:
+        """Whether the gates see the cell state."""
+        return Options(*(self.spec.options or ())).peephole
+
+    @property
+    def coupled_input_forget(self) -> bool:
+        """Whether f = 1 - i."""
+        return Options(*(self.spec.options or ())).coupled_input_forget
 
 
 class GRU(_Layer):
@@ -427,6 +484,8 @@ class GRU(_Layer):
         dtype: float32 or float64. What a call is given must have this very dtype.
         seed: determines the initial weights, U(-1/sqrt(H), 1/sqrt(H)), and the dropout masks. None: by chance.
         reset_after: which variant.
+        clip: the sums that r, z and n are functions of are clipped to -clip … clip. None: they are not.
+        activations: other functions, (of r and z; of n), as in `RNN`, for one direction or both.
 
     Attributes:
         parameters: dict of name -> array, to be read and written, for each layer k from 0 (D is 2 if bidirectional,
@@ -437,7 +496,8 @@ class GRU(_Layer):
             bias_ih_l{k}           (3*H,), if there are biases
             bias_hh_l{k}           (3*H,), likewise
         num_parameters: how many numbers these are.
-        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, reset_after: as given.
+        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, reset_after, clip,
+        activations: as given.
 
     Raises:
         TypeError, ValueError: an argument has a wrong type or value; the message names it.
@@ -459,10 +519,13 @@ class GRU(_Layer):
         seed: int | None = None,
         *,
         reset_after: bool = True,
+        clip: float | None = None,
+        activations: Sequence[Activation] | None = None,
     ) -> None:
-        cell = gru_cell(reset_after)
         sizes = input_size, hidden_size, num_layers
-        super().__init__(make_spec(cell, *sizes, bias, batch_first, dropout, bidirectional, dtype=dtype), seed)
+        cell, options = gru_cell(reset_after), Options(activations, clip)
+        spec = make_spec(cell, *sizes, bias, batch_first, dropout, bidirectional, dtype=dtype, options=options)
+        super().__init__(spec, seed)
 
     @property
     def reset_after(self) -> bool:

@@ -27,6 +27,7 @@ import numpy as np
 from . import _dropout, layers
 from ._checks import check_int, got
 from ._core import Spec, check
+from ._options import Options
 from ._spec import Array, State
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "Activation",
     "Cell",
     "GRUCell",
     "GRUResetBeforeCell",
@@ -65,13 +67,14 @@ class Weights:
     b_ih: Array  # (G*H,), zeros in a network without biases
     b_hh: Array  # (G*H,)
     hr: Array | None = None  # (H_out, H), where h is projected
+    peephole: Array | None = None  # (3*H,), of i, f, o, where the gates see c
 
     def zeros(self) -> Weights:
         def zeros(array: Array) -> Array:
             return np.zeros(array.shape, array.dtype)
 
-        hr = None if self.hr is None else zeros(self.hr)
-        return Weights(zeros(self.ih), zeros(self.hh), zeros(self.b_ih), zeros(self.b_hh), hr)
+        hr, peephole = (None if array is None else zeros(array) for array in (self.hr, self.peephole))
+        return Weights(zeros(self.ih), zeros(self.hh), zeros(self.b_ih), zeros(self.b_hh), hr, peephole)
 
 
 States = tuple[Array, ...]  # (h,), or (h, c) of a cell that has a c
@@ -88,11 +91,19 @@ class Cell(Protocol):
     def has_cell(self) -> bool:
         """Whether the state is (h, c): beside h, which is the output, a c of H numbers."""
 
-    def step(self, w: Weights, x: Array, state: States) -> tuple[States, Array]:
-        """The state after reading x, and the activated gates, (B, G, H)."""
+    def step(self, w: Weights, x: Array, state: States) -> tuple[States, Array, Array]:
+        """The state after reading x, the gates' sums `a`, and the activated gates, both (B, G, H)."""
 
     def step_backward(
-        self, w: Weights, dw: Weights, x: Array, before: States, gates: Array, after: States, dafter: States
+        self,
+        w: Weights,
+        dw: Weights,
+        x: Array,
+        before: States,
+        sums: Array,
+        gates: Array,
+        after: States,
+        dafter: States,
     ) -> tuple[Array, States]:
         """dx and the gradient of the state before, given that of the state after; adds to `dw`."""
 
@@ -104,38 +115,75 @@ def sigmoid(a: Array) -> Array:
     return value
 
 
-NONLINEARITIES: dict[str, Callable[[Array], Array]] = {
-    "tanh": np.tanh,
-    "relu": lambda a: np.maximum(a, 0),
-    "sigmoid": sigmoid,
-}
-SLOPES: dict[str, Callable[[Array], Array]] = {  # their derivatives f'(a), in terms of h = f(a)
-    "tanh": lambda h: 1 - h**2,
-    "relu": lambda h: h > 0,
-    "sigmoid": lambda h: h * (1 - h),
+# f(a, α, β), and its slope there, which for most follows from y = f(a).
+FUNCTIONS: dict[str, tuple[Callable[..., Array], Callable[..., Array]]] = {
+    "tanh": (lambda a, *_: np.tanh(a), lambda a, y, *_: 1 - y**2),
+    "sigmoid": (lambda a, *_: sigmoid(a), lambda a, y, *_: y * (1 - y)),
+    "relu": (lambda a, *_: np.maximum(a, 0), lambda a, y, *_: a > 0),
+    "affine": (lambda a, α, β: α * a + β, lambda a, y, α, β: np.full_like(a, α)),
+    "leaky_relu": (lambda a, α, _: np.where(a < 0, α * a, a), lambda a, y, α, _: np.where(a < 0, α, 1)),
+    "thresholded_relu": (lambda a, α, _: np.where(a <= α, 0, a), lambda a, y, α, _: a > α),
+    "scaled_tanh": (lambda a, α, β: α * np.tanh(β * a), lambda a, y, α, β: α * β * (1 - np.tanh(β * a) ** 2)),
+    "hard_sigmoid": (lambda a, α, β: np.clip(α * a + β, 0, 1), lambda a, y, α, β: np.where((y > 0) & (y < 1), α, 0)),
+    "elu": (lambda a, α, _: np.where(a < 0, α * np.expm1(a), a), lambda a, y, α, _: np.where(a < 0, y + α, 1)),
+    "softsign": (lambda a, *_: a / (1 + np.abs(a)), lambda a, y, *_: (1 - np.abs(y)) ** 2),
+    "softplus": (lambda a, *_: np.logaddexp(a, 0), lambda a, y, *_: sigmoid(a)),
 }
 
 
+@dataclass(frozen=True)
+class Activation:
+    """f, the function that a cell applies to the sums `a` of a gate."""
+
+    name: str
+    alpha: float = 0
+    beta: float = 0
+    clip: float | None = None  # a is clipped to -clip … clip before
+
+    def __call__(self, a: Array) -> Array:
+        y = FUNCTIONS[self.name][0](self._clipped(a), self.alpha, self.beta)
+        return np.asarray(y, a.dtype)
+
+    def slope(self, a: Array, y: Array) -> Array:
+        """df/da, where f(a) = y."""
+        slope = np.asarray(FUNCTIONS[self.name][1](self._clipped(a), y, self.alpha, self.beta), a.dtype)
+        return slope if self.clip is None else np.where(np.abs(a) > self.clip, 0, slope)
+
+    def _clipped(self, a: Array) -> Array:
+        return a if self.clip is None else np.clip(a, -self.clip, self.clip)
+
+
+SIGMOID, TANH, RELU = Activation("sigmoid"), Activation("tanh"), Activation("relu")
+
+
+@dataclass(frozen=True)
 class RNNCell:
-    """Elman 1990:  h' = f(W_ih x + b_ih + W_hh h + b_hh), f one of tanh, relu, sigmoid."""
+    """Elman 1990:  h' = f(W_ih x + b_ih + W_hh h + b_hh), f one of tanh, relu, sigmoid; or another."""
 
-    gates = 1
-    has_cell = False
+    f: Activation
 
-    def __init__(self, nonlinearity: str) -> None:
-        self.nonlinearity = nonlinearity
+    gates: ClassVar[int] = 1
+    has_cell: ClassVar[bool] = False
 
-    def step(self, w: Weights, x: Array, state: States) -> tuple[States, Array]:
+    def step(self, w: Weights, x: Array, state: States) -> tuple[States, Array, Array]:
         (h,) = state
         a = x @ w.ih.T + w.b_ih + h @ w.hh.T + w.b_hh
-        h = NONLINEARITIES[self.nonlinearity](a)
-        return (h,), h[:, None]
+        h = self.f(a)
+        return (h,), a[:, None], h[:, None]
 
     def step_backward(
-        self, w: Weights, dw: Weights, x: Array, before: States, gates: Array, after: States, dafter: States
+        self,
+        w: Weights,
+        dw: Weights,
+        x: Array,
+        before: States,
+        sums: Array,
+        gates: Array,
+        after: States,
+        dafter: States,
     ) -> tuple[Array, States]:
         (h,), (h_new,), (dh_new,) = before, after, dafter
-        da = dh_new * SLOPES[self.nonlinearity](h_new)
+        da = dh_new * self.f.slope(sums[:, 0], h_new)
         dw.ih += da.T @ x
         dw.hh += da.T @ h
         dw.b_ih += da.sum(0)
@@ -143,43 +191,78 @@ class RNNCell:
         return da @ w.ih, (da @ w.hh,)
 
 
+@dataclass(frozen=True)
 class LSTMCell:
-    """Hochreiter & Schmidhuber 1997, forget gate of Gers et al. 2000, projection of Sak et al. 2014.
+    """Hochreiter & Schmidhuber 1997, forget gate of Gers et al. 2000, peepholes of Gers & Schmidhuber 2000, projection
+    of Sak et al. 2014.
 
-    i, f, o = sigmoid(a_i), sigmoid(a_f), sigmoid(a_o);  g = tanh(a_g);  a = W_ih x + b_ih + W_hh h + b_hh
+    i, f, o = s(a_i), s(a_f), s(a_o);  g = t(a_g);  a = W_ih x + b_ih + W_hh h + b_hh;  s = sigmoid, t = u = tanh
     c' = f * c + i * g
-    m  = o * tanh(c')
+    m  = o * u(c')
     h' = m, or W_hr m
+
+    Peepholes add p_i * c to a_i, p_f * c to a_f, p_o * c' to a_o. Where i and f are coupled, f = 1 - i. What is clipped
+    is a, not c'.
     """
 
-    gates = 4
-    has_cell = True
+    s: Activation = SIGMOID
+    t: Activation = TANH
+    u: Activation = TANH
+    coupled: bool = False
 
-    def step(self, w: Weights, x: Array, state: States) -> tuple[States, Array]:
+    gates: ClassVar[int] = 4
+    has_cell: ClassVar[bool] = True
+
+    def step(self, w: Weights, x: Array, state: States) -> tuple[States, Array, Array]:
         h, c = state
         a_i, a_f, a_g, a_o = np.split(x @ w.ih.T + w.b_ih + h @ w.hh.T + w.b_hh, 4, axis=1)
-        i, f, g, o = sigmoid(a_i), sigmoid(a_f), np.tanh(a_g), sigmoid(a_o)
+        if w.peephole is not None:
+            p_i, p_f, p_o = np.split(w.peephole, 3)
+            a_i, a_f = a_i + p_i * c, a_f + p_f * c
+        i, g = self.s(a_i), self.t(a_g)
+        f = 1 - i if self.coupled else self.s(a_f)
         c = f * c + i * g
-        m = o * np.tanh(c)
+        if w.peephole is not None:
+            a_o = a_o + p_o * c
+        o = self.s(a_o)
+        m = o * self.u(c)
         h = m if w.hr is None else m @ w.hr.T
-        return (h, c), np.stack([i, f, g, o], axis=1)
+        return (h, c), np.stack([a_i, a_f, a_g, a_o], axis=1), np.stack([i, f, g, o], axis=1)
 
     def step_backward(
-        self, w: Weights, dw: Weights, x: Array, before: States, gates: Array, after: States, dafter: States
+        self,
+        w: Weights,
+        dw: Weights,
+        x: Array,
+        before: States,
+        sums: Array,
+        gates: Array,
+        after: States,
+        dafter: States,
     ) -> tuple[Array, States]:
-        """dc' has two sources: the steps to come, and h' through tanh(c')."""
+        """dc' has three sources: the steps to come, h' through u(c'), and o through its peephole."""
         (h, c), (_, c_new), (dh_new, dc_new) = before, after, dafter
+        a_i, a_f, a_g, a_o = (sums[:, k] for k in range(4))
         i, f, g, o = (gates[:, k] for k in range(4))
-        tanh_c = np.tanh(c_new)
+        u_c = self.u(c_new)
         if w.hr is None or dw.hr is None:
             dm = dh_new
         else:
             dm = dh_new @ w.hr
-            dw.hr += dh_new.T @ (o * tanh_c)
-        do = dm * tanh_c
-        dc_new = dc_new + dm * o * (1 - tanh_c**2)
+            dw.hr += dh_new.T @ (o * u_c)
+        da_o = dm * u_c * self.s.slope(a_o, o)
+        dc_new = dc_new + dm * o * self.u.slope(c_new, u_c)
+        if w.peephole is not None:
+            p_i, p_f, p_o = np.split(w.peephole, 3)
+            dc_new = dc_new + p_o * da_o
         di, df, dg, dc = dc_new * g, dc_new * c, dc_new * i, dc_new * f
-        da = np.concatenate([di * i * (1 - i), df * f * (1 - f), dg * (1 - g**2), do * o * (1 - o)], axis=1)
+        if self.coupled:
+            di, df = di - df, np.zeros_like(df)
+        da_i, da_f, da_g = di * self.s.slope(a_i, i), df * self.s.slope(a_f, f), dg * self.t.slope(a_g, g)
+        if w.peephole is not None and dw.peephole is not None:
+            dc = dc + p_i * da_i + p_f * da_f
+            dw.peephole += np.concatenate([(da_i * c).sum(0), (da_f * c).sum(0), (da_o * c_new).sum(0)])
+        da = np.concatenate([da_i, da_f, da_g, da_o], axis=1)
         dw.ih += da.T @ x
         dw.hh += da.T @ h
         dw.b_ih += da.sum(0)
@@ -187,37 +270,52 @@ class LSTMCell:
         return da @ w.ih, (da @ w.hh, dc)
 
 
+@dataclass(frozen=True)
 class GRUCell:
     """The variant of cuDNN, Keras and PyTorch: the reset gate acts after the recurrent product.
 
-    a = W_ih x + b_ih;  u = W_hh h + b_hh
-    r, z = sigmoid(a_r + u_r), sigmoid(a_z + u_z)
-    n    = tanh(a_n + r * u_n)
+    a = W_ih x + b_ih;  u = W_hh h + b_hh;  s = sigmoid, t = tanh
+    r, z = s(a_r + u_r), s(a_z + u_z)
+    n    = t(a_n + r * u_n)
     h'   = (1 - z) * n + z * h
     """
 
-    gates = 3
-    has_cell = False
+    s: Activation = SIGMOID
+    t: Activation = TANH
 
-    def step(self, w: Weights, x: Array, state: States) -> tuple[States, Array]:
+    gates: ClassVar[int] = 3
+    has_cell: ClassVar[bool] = False
+
+    def step(self, w: Weights, x: Array, state: States) -> tuple[States, Array, Array]:
         (h,) = state
         a_r, a_z, a_n = np.split(x @ w.ih.T + w.b_ih, 3, axis=1)
         u_r, u_z, u_n = np.split(h @ w.hh.T + w.b_hh, 3, axis=1)
-        r, z = sigmoid(a_r + u_r), sigmoid(a_z + u_z)
-        n = np.tanh(a_n + r * u_n)
-        return ((1 - z) * n + z * h,), np.stack([r, z, n], axis=1)
+        a_r, a_z = a_r + u_r, a_z + u_z
+        r, z = self.s(a_r), self.s(a_z)
+        a_n = a_n + r * u_n
+        n = self.t(a_n)
+        return ((1 - z) * n + z * h,), np.stack([a_r, a_z, a_n], axis=1), np.stack([r, z, n], axis=1)
 
     def step_backward(
-        self, w: Weights, dw: Weights, x: Array, before: States, gates: Array, after: States, dafter: States
+        self,
+        w: Weights,
+        dw: Weights,
+        x: Array,
+        before: States,
+        sums: Array,
+        gates: Array,
+        after: States,
+        dafter: States,
     ) -> tuple[Array, States]:
         """b_ih and b_hh have different gradients for n: r scales the recurrent part alone."""
         (h,), (dh_new,) = before, dafter
+        a_r, a_z, a_n = (sums[:, k] for k in range(3))
         r, z, n = (gates[:, k] for k in range(3))
         size = h.shape[1]
         u_n = h @ w.hh[2 * size :].T + w.b_hh[2 * size :]
-        da_n = dh_new * (1 - z) * (1 - n**2)
-        da_z = dh_new * (h - n) * z * (1 - z)
-        da_r = da_n * u_n * r * (1 - r)
+        da_n = dh_new * (1 - z) * self.t.slope(a_n, n)
+        da_z = dh_new * (h - n) * self.s.slope(a_z, z)
+        da_r = da_n * u_n * self.s.slope(a_r, r)
         da = np.concatenate([da_r, da_z, da_n], axis=1)
         du = np.concatenate([da_r, da_z, da_n * r], axis=1)
         dw.ih += da.T @ x
@@ -227,37 +325,52 @@ class GRUCell:
         return da @ w.ih, (du @ w.hh + dh_new * z,)
 
 
+@dataclass(frozen=True)
 class GRUResetBeforeCell:
     """Cho et al. 2014: the reset gate acts before the recurrent product.
 
-    r, z = sigmoid(a_r), sigmoid(a_z);  a = W_ih x + b_ih + W_hh h + b_hh
-    n    = tanh(W_in x + b_in + W_hn (r * h) + b_hn)
+    r, z = s(a_r), s(a_z);  a = W_ih x + b_ih + W_hh h + b_hh;  s = sigmoid, t = tanh
+    n    = t(W_in x + b_in + W_hn (r * h) + b_hn)
     h'   = (1 - z) * n + z * h
     """
 
-    gates = 3
-    has_cell = False
+    s: Activation = SIGMOID
+    t: Activation = TANH
 
-    def step(self, w: Weights, x: Array, state: States) -> tuple[States, Array]:
+    gates: ClassVar[int] = 3
+    has_cell: ClassVar[bool] = False
+
+    def step(self, w: Weights, x: Array, state: States) -> tuple[States, Array, Array]:
         (h,) = state
         size = h.shape[1]
         a_r, a_z, a_n = np.split(x @ w.ih.T + w.b_ih + w.b_hh, 3, axis=1)
         u_r, u_z = np.split(h @ w.hh[: 2 * size].T, 2, axis=1)
-        r, z = sigmoid(a_r + u_r), sigmoid(a_z + u_z)
-        n = np.tanh(a_n + (r * h) @ w.hh[2 * size :].T)
-        return ((1 - z) * n + z * h,), np.stack([r, z, n], axis=1)
+        a_r, a_z = a_r + u_r, a_z + u_z
+        r, z = self.s(a_r), self.s(a_z)
+        a_n = a_n + (r * h) @ w.hh[2 * size :].T
+        n = self.t(a_n)
+        return ((1 - z) * n + z * h,), np.stack([a_r, a_z, a_n], axis=1), np.stack([r, z, n], axis=1)
 
     def step_backward(
-        self, w: Weights, dw: Weights, x: Array, before: States, gates: Array, after: States, dafter: States
+        self,
+        w: Weights,
+        dw: Weights,
+        x: Array,
+        before: States,
+        sums: Array,
+        gates: Array,
+        after: States,
+        dafter: States,
     ) -> tuple[Array, States]:
         """h has four ways to h': through r and z, through r * h, and directly."""
         (h,), (dh_new,) = before, dafter
+        a_r, a_z, a_n = (sums[:, k] for k in range(3))
         r, z, n = (gates[:, k] for k in range(3))
         size = h.shape[1]
-        da_n = dh_new * (1 - z) * (1 - n**2)
+        da_n = dh_new * (1 - z) * self.t.slope(a_n, n)
         drh = da_n @ w.hh[2 * size :]  # of r * h
-        da_z = dh_new * (h - n) * z * (1 - z)
-        da_r = drh * h * r * (1 - r)
+        da_z = dh_new * (h - n) * self.s.slope(a_z, z)
+        da_r = drh * h * self.s.slope(a_r, r)
         da_rz = np.concatenate([da_r, da_z], axis=1)
         da = np.concatenate([da_rz, da_n], axis=1)
         dw.ih += da.T @ x
@@ -269,13 +382,28 @@ class GRUResetBeforeCell:
 
 
 CELLS: dict[str, Cell] = {
-    "rnn_tanh": RNNCell("tanh"),
-    "rnn_relu": RNNCell("relu"),
-    "rnn_sigmoid": RNNCell("sigmoid"),
+    "rnn_tanh": RNNCell(TANH),
+    "rnn_relu": RNNCell(RELU),
+    "rnn_sigmoid": RNNCell(SIGMOID),
     "lstm": LSTMCell(),
     "gru": GRUCell(),
     "gru_reset_before": GRUResetBeforeCell(),
 }
+
+
+def cells_of(spec: Spec) -> list[Cell]:
+    """The cell of each direction of a network, with its options."""
+    cell, directions = CELLS[spec.cell], 1 + spec.bidirectional
+    if spec.options is None:
+        return [cell] * directions
+    activations, clip, coupled, _ = spec.options
+    assert activations is not None
+    # What is clipped are the sums of gates; the third function of an LSTM is of c.
+    functions = [Activation(*a, None if k % 3 == 2 and cell.has_cell else clip) for k, a in enumerate(activations)]
+    each = len(functions) // directions
+    extra = {"coupled": True} if coupled else {}
+    parts = (functions[k * each : (k + 1) * each] for k in range(directions))
+    return [type(cell)(*part, **extra) for part in parts]
 
 
 # ------------------------------------------------------------------------------------------------------ one sequence
@@ -287,6 +415,7 @@ class Record:
 
     x: Array  # (T, B, I)
     before: States  # the state each step started from: h (T, B, H_out) and, if the cell has one, c (T, B, H)
+    sums: Array  # (T, B, G, H)
     gates: Array  # (T, B, G, H)
     after: States  # the state each step ended with
 
@@ -312,13 +441,13 @@ def run(
     state = tuple(s.copy() for s in initial)
     before = tuple(np.zeros((steps, *s.shape), x.dtype) for s in state)
     after = tuple(np.zeros_like(b) for b in before)
-    gates = np.zeros((steps, batch, cell.gates, len(w.ih) // cell.gates), x.dtype)
+    sums, gates = np.zeros((2, steps, batch, cell.gates, len(w.ih) // cell.gates), x.dtype)
     for t, rows in _alive(steps, lengths, reverse):
         old = tuple(s[rows] for s in state)
-        new, gates[t, rows] = cell.step(w, x[t, rows], old)
+        new, sums[t, rows], gates[t, rows] = cell.step(w, x[t, rows], old)
         for k in range(len(state)):
             before[k][t, rows], after[k][t, rows], state[k][rows] = old[k], new[k], new[k]
-    return state, Record(x, before, gates, after)
+    return state, Record(x, before, sums, gates, after)
 
 
 def run_backward(
@@ -331,8 +460,8 @@ def run_backward(
         dafter = (dstate[0][rows] + dy[t, rows], *(d[rows] for d in dstate[1:]))
         before = tuple(s[t, rows] for s in record.before)
         after = tuple(s[t, rows] for s in record.after)
-        x, gates = record.x[t, rows], record.gates[t, rows]
-        dx[t, rows], dbefore = cell.step_backward(w, dw, x, before, gates, after, dafter)
+        x, sums, gates = record.x[t, rows], record.sums[t, rows], record.gates[t, rows]
+        dx[t, rows], dbefore = cell.step_backward(w, dw, x, before, sums, gates, after, dafter)
         for d, new in zip(dstate, dbefore, strict=True):
             d[rows] = new
     return dx, dstate, dw
@@ -356,7 +485,7 @@ class Tape:
     @property
     def nbytes(self) -> int:
         """How many bytes the tape holds, beside x and the weights, to which it refers."""
-        arrays = [array for r in self.records for array in (*r.before, r.gates, *r.after)]
+        arrays = [array for r in self.records for array in (*r.before, r.sums, r.gates, *r.after)]
         arrays += [r.x for r in self.records[1 + self.spec.bidirectional :: 1 + self.spec.bidirectional]]
         arrays += [mask for mask in self.masks if mask is not None]
         return sum(array.nbytes for array in arrays)
@@ -478,7 +607,7 @@ def _stack(
     spec: Spec, weights: Sequence[Array], x: Array, state: State, lengths: Any, dropout_seed: int | None
 ) -> tuple[Array, State, Tape]:
     check(spec, weights, x, state, lengths)
-    layout, cell = Layout(spec, x), CELLS[spec.cell]
+    layout, cells = Layout(spec, x), cells_of(spec)
     y = layout.sequence_in(_plain(x))
     steps, batch, _ = y.shape
     rows = np.broadcast_to(np.asarray(steps if lengths is None else lengths), (batch,)).copy()
@@ -494,7 +623,7 @@ def _stack(
             tape.masks.append(mask)
             outputs = []
             for k, reverse in _directions(spec, layer):
-                last, record = run(cell, tape.weights[k], y, initial[k], rows, reverse)
+                last, record = run(cells[reverse], tape.weights[k], y, initial[k], rows, reverse)
                 final.append(last)
                 outputs.append(record.after[0])
                 tape.records.append(record)
@@ -517,7 +646,7 @@ def backward(tape: Tape, dy: Array | None, dstate: State) -> tuple[Array, Array,
     Raises:
         TypeError, ValueError: dy, dh_n or dc_n have a wrong type, dtype or shape.
     """
-    spec, layout = tape.spec, tape.layout
+    spec, layout, cells = tape.spec, tape.layout, cells_of(tape.spec)
     dx = layout.sequence_in(_checked("dy", dy, layout.y_shape, spec))
     dfinal = layout.states_in(_checked_states(dstate, layout))
     dinitial, dweights = dfinal.copy(), tape.weights.copy()  # to be replaced one by one
@@ -527,7 +656,7 @@ def backward(tape: Tape, dy: Array | None, dstate: State) -> tuple[Array, Array,
             inputs = []
             for (k, reverse), part in zip(_directions(spec, layer), parts, strict=True):
                 d, dinitial[k], dweights[k] = run_backward(
-                    CELLS[spec.cell], tape.weights[k], tape.records[k], part, dfinal[k], tape.lengths, reverse
+                    cells[reverse], tape.weights[k], tape.records[k], part, dfinal[k], tape.lengths, reverse
                 )
                 inputs.append(d)
             dx = _drop(sum(inputs[1:], inputs[0]), tape.masks[layer], spec.dropout)
@@ -621,17 +750,20 @@ def _checked_states(dstate: State, layout: Layout) -> State:
 
 def _unflatten(spec: Spec, weights: Sequence[Array]) -> list[Weights]:
     """The weights of each layer and direction, with zeros for biases that are not there."""
-    size = 2 + 2 * spec.bias + (spec.proj_size > 0)
+    peephole = bool(spec.options and Options(*spec.options).peephole)
+    size = 2 + 2 * spec.bias + (spec.proj_size > 0) + peephole
     groups = []
     for k in range(0, len(weights), size):
         ih, hh, *rest = weights[k : k + size]
-        b_ih, b_hh = rest[:2] if spec.bias else 2 * [np.zeros(len(ih), ih.dtype)]
-        groups.append(Weights(ih, hh, b_ih, b_hh, rest[-1] if spec.proj_size else None))
+        b_ih, b_hh = (rest.pop(0), rest.pop(0)) if spec.bias else 2 * [np.zeros(len(ih), ih.dtype)]
+        hr = rest.pop(0) if spec.proj_size else None
+        groups.append(Weights(ih, hh, b_ih, b_hh, hr, rest.pop(0) if peephole else None))
     return groups
 
 
 def _flatten(spec: Spec, w: Weights) -> list[Array]:
-    return [w.ih, w.hh, *([w.b_ih, w.b_hh] if spec.bias else []), *([] if w.hr is None else [w.hr])]
+    biases = [w.b_ih, w.b_hh] if spec.bias else []
+    return [w.ih, w.hh, *biases, *(array for array in (w.hr, w.peephole) if array is not None)]
 
 
 # -------------------------------------------------------------------------------------------------------- the classes

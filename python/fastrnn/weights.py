@@ -31,6 +31,7 @@ __all__ = ["from_keras", "from_onnx", "from_torch", "textbook_gru", "to_keras", 
 # the places in ours of a layout's gates, one after the other
 _KERAS = {"rnn": [0], "lstm": [0, 1, 2, 3], "gru": [1, 0, 2]}
 _ONNX = {"rnn": [0], "lstm": [0, 3, 1, 2], "gru": [1, 0, 2]}
+_ONNX_PEEPHOLES = [0, 2, 1]  # i, o, f from i, f, o; its own inverse
 
 
 def from_torch(state_dict: Mapping[str, Any], prefix: str = "") -> dict[str, Array]:
@@ -173,8 +174,8 @@ def from_onnx(cell: str, weights: Mapping[str, Array], layer: int = 0) -> dict[s
 
     Args:
         cell: "rnn", "lstm" or "gru".
-        weights: "W" (D, G*H, I), "R" (D, G*H, H) and, if the operator has it, "B" (D, 2*G*H). Peepholes ("P") have no
-            place in our cells.
+        weights: "W" (D, G*H, I), "R" (D, G*H, H) and, if the operator has them, "B" (D, 2*G*H) and, of an LSTM, "P"
+            (D, 3*H).
         layer: the place that they take in our stack.
 
     Returns:
@@ -189,7 +190,8 @@ def from_onnx(cell: str, weights: Mapping[str, Array], layer: int = 0) -> dict[s
     order = _inverse(_ONNX[check_choice("cell", cell, _ONNX)])
     layer, gates = check_int("layer", layer, 0), len(order)
     _check_mapping("weights", weights)
-    check_names("weights", weights, ("W", "R", "B") if "B" in weights else ("W", "R"))
+    optional = [name for name in ("B", "P") if name in weights and (name == "B" or cell == "lstm")]
+    check_names("weights", weights, ["W", "R", *optional])
     directions, _, units = _check_array("R", weights["R"], None, None, None).shape
     if directions not in (1, 2):
         raise ValueError(f"R must have 1 or 2 directions, got {directions}")
@@ -198,6 +200,8 @@ def from_onnx(cell: str, weights: Mapping[str, Array], layer: int = 0) -> dict[s
     _check_array("W", weights["W"], directions, gates * units, None, dtype=dtype)
     if "B" in weights:
         _check_array("B", weights["B"], directions, 2 * gates * units, dtype=dtype)
+    if "P" in optional:
+        _check_array("P", weights["P"], directions, 3 * units, dtype=dtype)
     parameters = {}
     for d in range(directions):
         end = suffix(layer, d == 1)
@@ -207,11 +211,14 @@ def from_onnx(cell: str, weights: Mapping[str, Array], layer: int = 0) -> dict[s
             b_ih, b_hh = np.split(weights["B"][d], 2)
             parameters[f"bias_ih{end}"] = _reorder(b_ih, order)
             parameters[f"bias_hh{end}"] = _reorder(b_hh, order)
+        if "P" in optional:
+            parameters[f"weight_peephole{end}"] = _reorder(weights["P"][d], _ONNX_PEEPHOLES)
     return parameters
 
 
 def to_onnx(cell: str, parameters: Mapping[str, Array], layer: int = 0) -> dict[str, Array]:
-    """The inputs W, R and, if there are biases, B of an ONNX operator for one layer, with all of its directions.
+    """The inputs W, R and, if there are such, B (biases) and P (peepholes) of an ONNX operator for one layer, with
+    all of its directions.
 
     Args:
         cell: "rnn", "lstm" or "gru".
@@ -219,7 +226,7 @@ def to_onnx(cell: str, parameters: Mapping[str, Array], layer: int = 0) -> dict[
         layer: which one.
 
     Returns:
-        "W" (D, G*H, I), "R" (D, G*H, H) and, if there are biases, "B" (D, 2*G*H).
+        "W" (D, G*H, I), "R" (D, G*H, H) and, if there are biases, "B" (D, 2*G*H), if there are peepholes, "P" (D, 3*H).
 
     Raises:
         TypeError: `parameters` is no mapping of NumPy arrays of one dtype, float32 or float64; `cell` is no str,
@@ -228,11 +235,14 @@ def to_onnx(cell: str, parameters: Mapping[str, Array], layer: int = 0) -> dict[
             which ONNX does not know; two directions differ in shape; there is no such cell.
     """
     order = _ONNX[check_choice("cell", cell, _ONNX)]
-    directions = _directions("ONNX", len(order), parameters, layer)
+    directions = _directions("ONNX", len(order), parameters, layer, peephole=cell == "lstm")
+    peepholes = [d.pop(name) for d in directions for name in list(d) if name.startswith("weight_peephole")]
     parts = [[_reorder(array, order) for array in direction.values()] for direction in directions]
     weights = {"W": np.stack([part[0] for part in parts]), "R": np.stack([part[1] for part in parts])}
     if len(parts[0]) > 2:
         weights["B"] = np.stack([np.concatenate(part[2:]) for part in parts])
+    if peepholes:
+        weights["P"] = np.stack([_reorder(array, _ONNX_PEEPHOLES) for array in peepholes])
     return weights
 
 
@@ -329,8 +339,11 @@ def _complete(names: Mapping[str, Any]) -> list[str]:
     )
 
 
-def _directions(other: str, gates: int, parameters: Mapping[str, Array], layer: int) -> list[dict[str, Array]]:
-    """weight_ih, weight_hh and, if there are, bias_ih, bias_hh of each direction of one layer of a cell, by name.
+def _directions(
+    other: str, gates: int, parameters: Mapping[str, Array], layer: int, peephole: bool = False
+) -> list[dict[str, Array]]:
+    """weight_ih, weight_hh and, if there are, bias_ih, bias_hh of each direction of one layer of a cell, by name; where
+    `peephole` allows it, and they are there, weight_peephole.
 
     They have the shapes that such a cell's have. `other` is the name of what they are for and knows no projections.
     """
@@ -345,10 +358,16 @@ def _directions(other: str, gates: int, parameters: Mapping[str, Array], layer: 
     stems = ["weight_ih", "weight_hh"]
     if any(name.startswith("bias") for name in own):
         stems += ["bias_ih", "bias_hh"]
+    if peephole and any(name.startswith("weight_peephole") for name in own):
+        stems += ["weight_peephole"]
     check_names(f"parameters of layer {layer}", own, [stem + end for end in ends for stem in stems])
     first = {stem: _check_array(stem + ends[0], own[stem + ends[0]], None, None) for stem in stems[:2]}
     inputs, units = (array.shape[1] for array in first.values())
-    shapes = {"weight_ih": (gates * units, inputs), "weight_hh": (gates * units, units)}
+    shapes = {
+        "weight_ih": (gates * units, inputs),
+        "weight_hh": (gates * units, units),
+        "weight_peephole": (3 * units,),
+    }
     for end, stem in itertools.product(ends, stems):
         shape = shapes.get(stem, (gates * units,))
         _check_array(stem + end, own[stem + end], *shape, dtype=first["weight_ih"].dtype)

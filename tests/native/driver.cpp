@@ -42,6 +42,7 @@ template <class T> class Run {
         w.b_hh = input(G * H), g.b_hh = output(G * H);
       }
       if (spec.proj_size) w.w_hr = input(P * H), g.w_hr = output(P * H);
+      if (spec.peephole()) w.w_peephole = input(3 * H), g.w_peephole = output(3 * H);
       weights_.push_back(w);
       gradients_.push_back(g);
     }
@@ -145,7 +146,7 @@ template <class T> void compare(const Spec& spec, int64_t steps, int64_t rows, c
   const std::string what = std::string(traits(spec.cell).name) + " H " + std::to_string(spec.hidden_size) + " P " +
                            std::to_string(spec.proj_size) + " L " + std::to_string(spec.num_layers) + " B " +
                            std::to_string(rows) + (lengths.empty() ? "" : " lengths") +
-                           (sizeof(T) == 4 ? " f32" : " f64");
+                           (spec.options ? " options" : "") + (sizeof(T) == 4 ? " f32" : " f64");
   Run<T> run(spec, steps, rows, lengths);
   std::vector<T> first;
   for (const Isa isa : available_isas()) {
@@ -182,13 +183,22 @@ template <class T> void compare(const Spec& spec, int64_t steps, int64_t rows, c
   }
 }
 
+// All that a network can have.
+Options options_of(Cell cell) {
+  return Options{{{{Function::hard_sigmoid, 0.2, 0.5}, {Function::scaled_tanh, 1.2, 0.7}, {Function::softsign, 0, 0}},
+                  {{Function::softplus, 0, 0}, {Function::elu, 0.8, 0}, {Function::leaky_relu, 0.1, 0}}},
+                 0.9,
+                 cell == Cell::lstm,
+                 cell == Cell::lstm};
+}
+
 // What --call is followed by.
 void call(char** arguments) {
   set_num_threads(1);
   for (const CellTraits& known : all_cells()) {
     if (std::strcmp(known.name, arguments[0]) != 0) continue;
     const int64_t T = std::atoll(arguments[2]), B = std::atoll(arguments[3]), H = std::atoll(arguments[4]);
-    Run<float> run({known.cell, DType::float32, H, H, 1, 0, true, false, 0}, T, B, {});
+    Run<float> run({known.cell, DType::float32, H, H, 1, 0, true, false, 0, {}}, T, B, {});
     const Packed packed = pack(run.spec(), run.weights());
     for (int i = 0; i < std::atoi(arguments[5]); ++i) {
       if (std::strcmp(arguments[1], "training") == 0) {
@@ -222,16 +232,21 @@ int main(int count, char** arguments) {
       for (const int64_t hidden : {1, 19, 34}) {
         for (const int64_t projection : {int64_t{0}, hidden / 3}) {
           if (projection && known.cell != Cell::lstm) continue;
-          Spec spec{known.cell, DType::float32,     21,  hidden,       two ? 2 : 1,
-                    projection, !two || hidden > 1, two, two ? 0.3 : 0};
+          Spec spec{known.cell, DType::float32,     21,  hidden,        two ? 2 : 1,
+                    projection, !two || hidden > 1, two, two ? 0.3 : 0, {}};
           const std::vector<int64_t> lengths = two ? std::vector<int64_t>{3, 0, 5, 5, 2, 4} : std::vector<int64_t>{};
-          compare<float>(spec, 5, 6, lengths);
-          spec.dtype = DType::float64;
-          compare<double>(spec, 5, 6, lengths);
-          compare<double>(spec, 3, 1, {});
-          compare<double>(spec, 0, 2, {});
-          compare<double>(spec, 2, 0, {});
-          cases += 5;
+          for (const bool options : {false, true}) {
+            if (options && hidden != 19) continue;
+            if (options) spec.options = options_of(known.cell);
+            spec.dtype = DType::float32;
+            compare<float>(spec, 5, 6, lengths);
+            spec.dtype = DType::float64;
+            compare<double>(spec, 5, 6, lengths);
+            compare<double>(spec, 3, 1, {});
+            compare<double>(spec, 0, 2, {});
+            compare<double>(spec, 2, 0, {});
+            cases += 5;
+          }
         }
       }
     }
