@@ -68,7 +68,7 @@ def cases(operator, complete=False, **others):
 
 
 def functions(operator, directions, seed, complete):
-    """Attributes with other activations, in upper and lower case; unless complete, lists of parameters may end early."""
+    """Attributes with other activations, in upper and lower case; unless complete, lists of parameters may end."""
     rng = np.random.default_rng(seed)
     names = [str(name) for name in rng.choice(NAMES, len(FUNCTIONS[operator]) * directions)]
     takes = [len(ACTIVATIONS[name.lower()][1]) for name in names]
