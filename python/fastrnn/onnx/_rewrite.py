@@ -110,8 +110,8 @@ def _rewrite_node(node: NodeProto, opset: int, threads: int) -> None:
         raise ValueError(f"it lacks the input {missing[0]}")
     if unknown := [name for name in inputs if name not in (*OUR_INPUTS[node.op_type], "sequence_lens")]:
         raise ValueError(f"it has an input {unknown[0]}")
-    cell, options = attributes.network(peephole="P" in inputs)
-    cell, options = check_options(cell, 1 + attributes.bidirectional, options)
+    own_cell, written = attributes.network(peephole="P" in inputs)
+    cell, options = check_options(own_cell, 1 + attributes.bidirectional, written)
     values: dict[str, Any] = {
         "cell": cell,
         "bidirectional": int(attributes.bidirectional),
@@ -124,7 +124,7 @@ def _rewrite_node(node: NodeProto, opset: int, threads: int) -> None:
     }
     if options is not None:
         values |= {
-            "activations": " ".join(f"{name} {alpha!r} {beta!r}" for name, alpha, beta in options.activations),
+            "activations": " ".join(f"{name} {alpha!r} {beta!r}" for name, alpha, beta in options.activations or ()),
             "clip": options.clip or 0.0,
             "coupled": int(options.coupled_input_forget),
         }
