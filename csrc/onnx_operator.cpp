@@ -44,6 +44,11 @@ Spec network(const Attributes& a, const Inputs& in) {
   const int64_t D = spec.directions(), G = spec.gates(), H = spec.hidden_size, I = spec.input_size;
   if (H < 1) throw std::invalid_argument("R: expected a hidden size of at least 1, got shape " + text(in[R].shape));
   if (I < 1) throw std::invalid_argument("W: expected an input size of at least 1, got shape " + text(in[W].shape));
+  if (H != in[R].shape[2]) {
+    throw std::invalid_argument("R: expected a hidden size of " + std::to_string(H) + ", got shape " +
+                                text(in[R].shape));
+  }
+  if (spec.peephole() && !in[P].data) throw std::invalid_argument("P: expected a tensor, got none");
   check("W", in[W], {D, G * H, I});
   check("R", in[R], {D, G * H, H});
   check("B", in[B], {D, 2 * G * H});

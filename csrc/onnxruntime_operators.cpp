@@ -54,6 +54,7 @@ template <class Function> Status* guarded(const Api& api, const Function& functi
 struct Operator : CustomOp {
   const Api* api;
   const char* name;
+  const char* kind;  // how the names of its cells begin
   Element element;
   bool has_cell;
 
@@ -124,11 +125,11 @@ std::string string(const Api& api, const KernelInfo* info, const char* name) {
   return value;
 }
 
-Cell cell_named(const std::string& name) {
+Cell cell_named(const std::string& name, const std::string& kind) {
   for (const CellTraits& cell : all_cells()) {
-    if (name == cell.name) return cell.cell;
+    if (name == cell.name && name.substr(0, name.find('_')) == kind) return cell.cell;
   }
-  throw std::invalid_argument("cell: expected a cell's name, got '" + name + "'");
+  throw std::invalid_argument("cell: expected a name that begins with " + kind + ", got '" + name + "'");
 }
 
 Function function_named(std::string_view name) {
@@ -170,14 +171,14 @@ class Kernel {
   Kernel(const Operator& op, const KernelInfo* info) : op_(op), api_(*op.api) {
     const Api& api = api_;
     Spec& spec = attributes_.spec;
-    spec.cell = cell_named(string(api, info, "cell"));
+    spec.cell = cell_named(string(api, info, "cell"), op.kind);
     spec.num_layers = 1;
     spec.hidden_size = integer(api, info, "hidden_size");
     spec.bidirectional = integer(api, info, "bidirectional");
     attributes_.element = op.element;
     attributes_.reverse = integer(api, info, "reverse");
     attributes_.batch_first = integer(api, info, "batch_first");
-    attributes_.threads = static_cast<int>(integer(api, info, "threads"));
+    attributes_.threads = static_cast<int>(std::clamp<int64_t>(integer(api, info, "threads"), 0, 1 << 16));
     present_ = integer(api, info, "present");
     if (integer(api, info, "options")) {
       const double clip = real(api, info, "clip");
@@ -282,9 +283,9 @@ void infer_shapes(const Operator& op, const ShapeContext* context) {
 
 // --- what ONNX Runtime calls ----------------------------------------------------------------------------------------
 
-Operator make(const Api& api, const char* name, Element element, bool has_cell) {
+Operator make(const Api& api, const char* name, const char* kind, Element element, bool has_cell) {
   Operator made{};
-  made.api = &api, made.name = name, made.element = element, made.has_cell = has_cell;
+  made.api = &api, made.name = name, made.kind = kind, made.element = element, made.has_cell = has_cell;
   made.version = api_version;
   made.GetName = [](const CustomOp* op) { return self(op).name; };
   made.GetExecutionProviderType = [](const CustomOp*) -> const char* { return nullptr; };  // the CPU's
@@ -327,9 +328,9 @@ Domain* domain(const Api& api) {
   if (ours.domain) return ours.domain;
   ours.operators.clear();
   for (const Element element : {Element::float32, Element::float64, Element::float16, Element::bfloat16}) {
-    ours.operators.push_back(make(api, "RNN", element, false));
-    ours.operators.push_back(make(api, "LSTM", element, true));
-    ours.operators.push_back(make(api, "GRU", element, false));
+    ours.operators.push_back(make(api, "RNN", "rnn", element, false));
+    ours.operators.push_back(make(api, "LSTM", "lstm", element, true));
+    ours.operators.push_back(make(api, "GRU", "gru", element, false));
   }
   Domain* made = nullptr;
   check(api.call<entry::CreateCustomOpDomain>("fastrnn", &made));

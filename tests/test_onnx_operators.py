@@ -237,7 +237,7 @@ WRONG = {
     "too few lengths": ({"sequence_lens": [1]}, ValueError, r"sequence_lens: expected shape \(3,\), got \(1,\)"),
     "direction": ({"direction": "both"}, ValueError, "direction must be one of 'forward'"),
     "direction is a number": ({"direction": 1}, TypeError, "direction must be a str"),
-    "hidden_size": ({"hidden_size": 7}, ValueError, r"W: expected shape \(1, "),
+    "hidden_size": ({"hidden_size": 7}, ValueError, r"R: expected a hidden size of 7, got shape \(1, "),
     "hidden_size is a str": ({"hidden_size": "6"}, TypeError, "hidden_size must be an int"),
     "layout": ({"layout": 2}, ValueError, "layout must be an int from 0 to 1"),
     "an unknown activation": ({"activations": ["Tanh", "Sinh"] * 3}, ValueError, "activations"),

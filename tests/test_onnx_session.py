@@ -17,6 +17,7 @@ from onnx import helper  # noqa: E402
 import fastrnn  # noqa: E402
 import onnx_cases as models  # noqa: E402
 from fastrnn.onnx import InferenceSession  # noqa: E402
+from fastrnn.onnx._rewrite import rewrite  # noqa: E402
 
 CPU = ["CPUExecutionProvider"]
 OPERATORS = ("RNN", "LSTM", "GRU")
@@ -410,3 +411,33 @@ def test_wrong_tensors():
     bad.inputs["W"] = np.zeros((1, 23, 4), np.float32)
     with pytest.raises(Exception, match=r"W: expected shape \(1, 24, 4\), got \(1, 23, 4\)"):
         ours(models.single(bad))
+
+
+def test_forged_nodes():
+    """Of our own operators, with attributes that no rewriting gives."""
+    call = models.make_call("GRU", hidden_size=None)
+    model, _ = rewrite(models.single(call), 0)
+    assert_same(ours(model), stock(models.single(models.make_call("GRU"))), models.feed(call), 1)
+    for name, value, message in (
+        ("cell", "lstm", "cell: expected a name that begins with gru"),
+        ("cell", "", "cell: expected a name"),
+        ("hidden_size", -6, "R: expected a hidden size of at least 1"),
+        ("hidden_size", 2**62, "R: expected a hidden size of 4611686018427387904"),
+        ("bidirectional", 1, r"W: expected shape \(2"),
+        ("present", 0, "W: expected 3 axes"),
+        ("options", 1, "clip"),
+    ):
+        forged = onnx.ModelProto()
+        forged.CopyFrom(model)
+        (attribute,) = (a for a in forged.graph.node[0].attribute if a.name == name)
+        attribute.CopyFrom(helper.make_attribute(name, value))
+        with pytest.raises(Exception, match=message):
+            ours(forged).run(None, models.feed(call))
+    for name in [a.name for a in model.graph.node[0].attribute]:
+        forged = onnx.ModelProto()
+        forged.CopyFrom(model)
+        kept = [a for a in forged.graph.node[0].attribute if a.name != name]
+        del forged.graph.node[0].attribute[:]
+        forged.graph.node[0].attribute.extend(kept)
+        with pytest.raises(Exception, match=name):
+            ours(forged)
