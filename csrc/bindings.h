@@ -135,5 +135,6 @@ py::custom_type_setup not_from_python();
 void define_spec(py::module_&);  // Spec
 void define_arrays(py::module_&);  // calls on NumPy arrays: Prepared, Tape, infer, forward, backward
 void define_addresses(py::module_&);  // calls on addresses, for frameworks with tensors of their own
+void define_onnx(py::module_&);  // ONNX' operators
 
 }  // namespace fastrnn::python

@@ -97,11 +97,6 @@ std::vector<std::pair<std::string, Shape>> parameter_shapes(const Network& net) 
 
 namespace {
 
-// In the order of the enumeration.
-constexpr const char* function_names[] = {"tanh",       "sigmoid",          "relu",        "affine",
-                                          "leaky_relu", "thresholded_relu", "scaled_tanh", "hard_sigmoid",
-                                          "elu",        "softsign",         "softplus"};
-
 // Activations by direction, clip, coupled_input_forget, peephole.
 using Named = std::tuple<std::string, double, double>;
 using OptionsTuple = std::tuple<std::vector<Named>, std::optional<double>, bool, bool>;
@@ -114,11 +109,12 @@ Options make_options(const Network& net, const OptionsTuple& given) {
   if (activations.size() != wanted) {
     wrong_value("activations", std::to_string(wanted) + " of them", std::to_string(activations.size()));
   }
+  const auto& names = function_names();
   for (size_t i = 0; i < wanted; ++i) {
     const auto& [name, alpha, beta] = activations[i];
-    const auto found = std::find(std::begin(function_names), std::end(function_names), name);
-    if (found == std::end(function_names)) wrong_value("activations", "names of functions", "'" + name + "'");
-    options.functions[i / count][i % count] = {static_cast<Function>(found - function_names), alpha, beta};
+    const auto found = std::find(names.begin(), names.end(), name);
+    if (found == names.end()) wrong_value("activations", "names of functions", "'" + name + "'");
+    options.functions[i / count][i % count] = {static_cast<Function>(found - names.begin()), alpha, beta};
   }
   if (!(options.clip > 0)) wrong_value("clip", "a number greater than 0", std::to_string(options.clip));
   if ((coupled || peephole) && net.cell != Cell::lstm) {
@@ -134,7 +130,7 @@ std::optional<OptionsTuple> options_as_tuple(const Network& net) {
   for (int64_t direction = 0; direction < net.directions(); ++direction) {
     for (int f = 0; f < traits(net.cell).functions; ++f) {
       const Activation& a = o.functions[direction][f];
-      activations.push_back({function_names[static_cast<int>(a.function)], a.alpha, a.beta});
+      activations.push_back({function_names()[static_cast<size_t>(a.function)], a.alpha, a.beta});
     }
   }
   const auto clip = std::isinf(o.clip) ? std::nullopt : std::optional(o.clip);

@@ -114,6 +114,13 @@ const std::vector<CellTraits>& all_cells() {
   return all;
 }
 
+const std::vector<std::string>& function_names() {
+  static const std::vector<std::string> names = {"tanh",       "sigmoid",          "relu",        "affine",
+                                                 "leaky_relu", "thresholded_relu", "scaled_tanh", "hard_sigmoid",
+                                                 "elu",        "softsign",         "softplus"};
+  return names;
+}
+
 const CellTraits& traits(Cell cell) { return all_cells()[static_cast<size_t>(cell)]; }
 
 template const Kernels<float>& kernels<float>(Cell, bool, Isa);

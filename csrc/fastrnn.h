@@ -51,6 +51,7 @@ enum class Function {
   softsign,          // x / (1 + |x|)
   softplus           // log(1 + e^x)
 };
+const std::vector<std::string>& function_names();  // in this order
 struct Activation {
   Function function;
   double alpha, beta;  // read where the function has them

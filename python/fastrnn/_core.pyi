@@ -120,6 +120,16 @@ def backward_at(
     dc0: int,
     gradients: Sequence[int],
 ) -> None: ...
+
+# ONNX' operators on C-contiguous arrays of the element type, float16 and bfloat16 as uint16. Inputs: X, W, R, B,
+# initial_h, initial_c, P, None where absent.
+def run_onnx(
+    spec: Spec,
+    element: str,
+    reverse: bool,
+    inputs: Sequence[NDArray[Any] | None],
+    sequence_lens: NDArray[Any] | None,
+) -> list[NDArray[Any]]: ...
 def use_openmp(parallel: int, thread_num: int, num_threads: int, in_parallel: int) -> None: ...
 def set_num_threads(n: int) -> None: ...
 def get_num_threads() -> int: ...

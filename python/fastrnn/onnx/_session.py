@@ -1,0 +1,156 @@
+"""ONNX Runtime's session, with fastrnn's operators in the model."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+from google.protobuf.message import DecodeError, EncodeError
+from onnx import ModelProto, TensorProto
+from onnx.external_data_helper import load_external_data_for_tensor
+
+from .. import _core
+from .._checks import got
+from ._rewrite import Replaced, graphs, rewrite
+
+FOLDER = "session.model_external_initializers_file_folder_path"  # of ONNX Runtime: where data lies beside model bytes
+SMALL = 64  # elements
+
+_registered: weakref.WeakSet[Any] = weakref.WeakSet()  # options that have the operators: they take them once
+_lock = threading.Lock()
+
+
+class InferenceSession(onnxruntime.InferenceSession):
+    """`onnxruntime.InferenceSession` whose RNN, LSTM and GRU nodes run in fastrnn's kernels.
+
+    All else is ONNX Runtime's: the other nodes, `run` and `run_with_iobinding`, inputs, outputs, options, errors.
+    Nodes in the bodies of If, Loop and Scan are served too, and those in a model's own functions, which are inlined.
+    Weights that are initializers are packed once; those that the model computes, in each call. A session can be used
+    in many threads at once.
+
+    Args:
+        model: the path of an ONNX model, the model as bytes, or an `onnx.ModelProto`. It is not changed.
+        sess_options: as in ONNX Runtime. They can be used again; the operators are registered in them, and the folder
+            of external data. The kernels use at most `intra_op_num_threads` threads, with 0 as many as
+            `fastrnn.get_num_threads()`.
+        providers, provider_options, **kwargs: as in ONNX Runtime. The kernels run on the CPU.
+
+    Attributes:
+        replaced: what runs in fastrnn; print it, or look at its attributes.
+
+    Raises:
+        TypeError: `model` is none of these.
+        ValueError: it is in ONNX Runtime's own format, which cannot be changed, or a ModelProto of more than 2 GB.
+        Others as ONNX Runtime.
+    """
+
+    replaced: Replaced
+
+    def __init__(
+        self,
+        model: str | bytes | os.PathLike[str] | ModelProto,
+        sess_options: onnxruntime.SessionOptions | None = None,
+        providers: Any = None,
+        provider_options: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        options = onnxruntime.SessionOptions() if sess_options is None else sess_options
+        if not isinstance(options, onnxruntime.SessionOptions):
+            raise TypeError(f"sess_options must be an onnxruntime.SessionOptions, {got(sess_options)}")
+        given, self._folder, self.replaced = _prepare(model, options.intra_op_num_threads)
+        with _operators_in(options, self._folder):
+            super().__init__(given, options, providers, provider_options, **kwargs)
+
+    def set_providers(self, providers: Any = None, provider_options: Any = None) -> None:
+        """As in ONNX Runtime."""
+        with _operators_in(self._sess_options_initial, self._folder):
+            super().set_providers(providers, provider_options)
+
+
+def _prepare(model: Any, threads: int) -> tuple[Any, str, Replaced]:
+    """What ONNX Runtime is to load, the folder of its external data ("": as it decides), and what was swapped."""
+    original: str | bytes | None = None
+    folder = ""
+    if isinstance(model, ModelProto):
+        ours: Any = ModelProto()
+        ours.CopyFrom(model)
+    elif isinstance(model, (str, os.PathLike)):
+        original = os.fspath(model)
+        path = Path(original)
+        folder = str(path.absolute().parent)
+        ours = _read(path.read_bytes() if path.is_file() else None)
+    elif isinstance(model, bytes):
+        original = model
+        ours = _read(model)
+    else:
+        raise TypeError(f"model must be a path, bytes or an onnx.ModelProto, {got(model)}")
+    replaced = Replaced()
+    if ours is not None:
+        ours, replaced = rewrite(ours, threads)
+    if ours is None or (original is not None and not replaced.swapped):
+        return original, "", replaced
+    if not _has_external_data(ours, folder):
+        folder = ""
+    return _serialized(ours), folder, replaced
+
+
+def _read(data: bytes | None) -> ModelProto | None:
+    """None if it is no model: ONNX Runtime says then what is wrong with it."""
+    if data is None:
+        return None
+    if data[4:8] == b"ORTM":
+        raise ValueError("model is in ONNX Runtime's own format, which cannot be changed: give the ONNX model")
+    try:
+        return ModelProto.FromString(data)
+    except DecodeError:
+        return None
+
+
+def _serialized(model: ModelProto) -> bytes:
+    try:
+        return model.SerializeToString()
+    except (EncodeError, ValueError) as error:
+        raise ValueError(
+            "model has more than 2 GB: save it with external data (onnx.save_model) and give its path"
+        ) from error
+
+
+def _has_external_data(model: ModelProto, folder: str) -> bool:
+    """Whether there is any but small tensors, which are put into the model: ONNX Runtime looks into shapes and the like
+    before it knows the folder."""
+    left = False
+    for tensor in (tensor for graph in graphs(model.graph) for tensor in graph.initializer):
+        if tensor.data_location == TensorProto.EXTERNAL:
+            if folder and math.prod(tensor.dims) <= SMALL:
+                load_external_data_for_tensor(tensor, folder)
+                tensor.data_location = TensorProto.DEFAULT
+            else:
+                left = True
+    return left
+
+
+@contextmanager
+def _operators_in(options: Any, folder: str) -> Iterator[None]:
+    """While a session is made: the options know the operators, and where the data of a model given as bytes lies."""
+    with _lock:
+        if options not in _registered:
+            options.register_custom_ops_library(_core.__file__)
+            _registered.add(options)
+    if not folder:
+        yield
+        return
+    with _lock:  # the options may be another session's, too
+        try:
+            known = options.get_session_config_entry(FOLDER)
+        except RuntimeError:  # it was never set
+            known = ""
+        if known != folder:
+            options.add_session_config_entry(FOLDER, folder)
+        yield
