@@ -36,6 +36,11 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   define_spec(m);
   define_arrays(m);
   define_addresses(m);
+#if defined(FASTRNN_JAX)
+  define_xla(m);
+#else
+  m.def("xla_handlers", [] { return py::dict(); });
+#endif
 
   m.def("set_num_threads", &set_num_threads, "n"_a);
   m.def("get_num_threads", &num_threads);

@@ -101,6 +101,10 @@ template <class Layer> std::vector<Layer> by_layer(const Network& net, const std
   return layers;
 }
 
+// A network from arguments that are checked: every bad one gets an error that names it.
+Network make_network(const std::string& cell, int64_t input_size, int64_t hidden_size, int64_t num_layers, bool bias,
+                     bool batch_first, double dropout, bool bidirectional, int64_t proj_size, const std::string& dtype);
+
 // --- calls ----------------------------------------------------------------------------------------------------------
 
 template <class Weights> void call_forward(const Network& net, const Weights& weights, const Forward& call) {
@@ -124,8 +128,7 @@ class Prepared {
   Packed packed_;
 };
 
-// --- the module's parts
-// -----------------------------------------------------------------------------------------------
+// --- the module's parts ---------------------------------------------------------------------------------------------
 
 // Objects come from this module's functions: pybind11 would hand on memory that nothing was written to where
 // C.__new__(C) made one.
@@ -134,5 +137,6 @@ py::custom_type_setup not_from_python();
 void define_spec(py::module_&);  // Spec
 void define_arrays(py::module_&);  // calls on NumPy arrays: Prepared, Tape, infer, forward, backward
 void define_addresses(py::module_&);  // calls on addresses, for frameworks with tensors of their own
+void define_xla(py::module_&);  // calls from programs that XLA compiled; without its headers, none
 
 }  // namespace fastrnn::python

@@ -89,8 +89,6 @@ std::vector<std::pair<std::string, Shape>> parameter_shapes(const Network& net) 
 
 // --- Spec -----------------------------------------------------------------------------------------------------------
 
-namespace {
-
 Network make_network(const std::string& cell, int64_t input_size, int64_t hidden_size, int64_t num_layers, bool bias,
                      bool batch_first, double dropout, bool bidirectional, int64_t proj_size,
                      const std::string& dtype) {
@@ -121,6 +119,8 @@ Network make_network(const std::string& cell, int64_t input_size, int64_t hidden
   net.batch_first = batch_first;
   return net;
 }
+
+namespace {
 
 py::list shapes_as_tuples(const Network& net) {
   py::list out;

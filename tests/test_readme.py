@@ -28,8 +28,9 @@ def promised_output(code):
 
 @pytest.mark.parametrize("code", list(examples()))
 def test_example(code, tmp_path, monkeypatch, capsys):
-    if "import torch" in code:
-        pytest.importorskip("torch")
+    for framework in ("torch", "jax"):
+        if f"import {framework}" in code:
+            pytest.importorskip(framework)
     monkeypatch.chdir(tmp_path)
     threads = fastrnn.get_num_threads()
     try:
