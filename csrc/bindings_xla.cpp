@@ -8,7 +8,7 @@
 
 #include <xla/ffi/api/ffi.h>
 
-#include <cstring>
+#include <algorithm>
 #include <map>
 #include <stdexcept>
 
@@ -150,26 +150,6 @@ template <class Int> std::vector<int64_t> checked_lengths(const void* data, cons
   return lengths;
 }
 
-// The tape, in a buffer of XLA's or, where that begins at no multiple of 64 bytes, in a copy.
-class Tape {
- public:
-  Tape(void* data, size_t bytes) : given_(static_cast<std::byte*>(data)), bytes_(bytes) {
-    if (reinterpret_cast<uintptr_t>(given_) % line) copy_ = allocate(bytes_);
-  }
-  std::byte* data() const { return copy_ ? copy_.get() : given_; }
-  void read() const {
-    if (copy_) std::memcpy(copy_.get(), given_, bytes_);
-  }
-  void write() const {
-    if (copy_) std::memcpy(given_, copy_.get(), bytes_);
-  }
-
- private:
-  std::byte* given_;
-  size_t bytes_;
-  Memory copy_;
-};
-
 // --- calls ----------------------------------------------------------------------------------------------------------
 
 // What forward and backward calls have in common: the network, its arrays, and the inputs of forward.
@@ -203,9 +183,12 @@ struct Call {
     return net.batch_first && extent.batched ? Strided{data, width, T * width, 1} : Strided{data, B * width, width, 1};
   }
 
-  Tape tape(const Arrays& side) const {
+  std::byte* tape(const Arrays& side) const {
     const size_t bytes = tape_layout(net, extent.steps, extent.rows).bytes;
-    return Tape(side.get("tape", ffi::U8, {static_cast<int64_t>(bytes)}), bytes);
+    void* const data = side.get("tape", ffi::U8, {static_cast<int64_t>(bytes)});
+    // XLA aligns all its buffers so, and JAX copies what it is lent where that lies elsewhere.
+    if (reinterpret_cast<uintptr_t>(data) % line) wrong_value("tape", "an address that is a multiple of 64", "another");
+    return static_cast<std::byte*>(data);
   }
 
   void fill(Forward& call, const Arrays& side_of_y) const {
@@ -234,19 +217,14 @@ void run_forward(const Call& call) {
   call.fill(f, call.out);
   f.h_n = call.out.get("h_n", call.h_shape());
   if (call.net.has_cell()) f.c_n = call.out.get("c_n", call.c_shape());
-  if (!call.out.has("tape")) return forward(call.net, call.weights, f);
-  const Tape tape = call.tape(call.out);
-  f.tape = tape.data();
+  if (call.out.has("tape")) f.tape = call.tape(call.out);
   forward(call.net, call.weights, f);
-  tape.write();
 }
 
 void run_backward(const Call& call) {
   Backward b{};
   call.fill(b, call.in);
-  const Tape tape = call.tape(call.in);
-  tape.read();
-  b.tape = tape.data();
+  b.tape = call.tape(call.in);
   if (call.in.has("dy")) b.dy = call.over_steps(call.in.get("dy", call.y_shape()), call.net.width());
   b.dh_n = call.in.get_if_there("dh_n", call.h_shape());
   b.dh0 = call.out.get("dh0", call.h_shape());
@@ -289,6 +267,7 @@ void define_xla(py::module_& m) {
     handlers["fastrnn_backward"] = capsule(&handle<run_backward>);
     return handlers;
   });
+  m.def("xla_version", [] { return py::make_tuple(XLA_FFI_API_MAJOR, XLA_FFI_API_MINOR); });
 }
 
 }  // namespace fastrnn::python

@@ -49,6 +49,7 @@ def assert_trees(found, expected, rtol=1e-5):
 
 def in_turn(function, *arguments):
     """What a vmap over the first axis of all arguments means."""
+    function = jax.jit(function)
     results = [function(*(jax.tree.map(lambda a, k=k: a[k], argument) for argument in arguments)) for k in range(4)]
     return jax.tree.map(lambda *parts: jnp.stack(parts), *results)
 
@@ -128,7 +129,7 @@ def test_vmap_and_grad(kind):
     summed = jax.jit(jax.grad(lambda w, x: jax.vmap(loss, in_axes=(None, 0))(w, x).sum()))(weights, x)
     assert_trees(summed, jax.tree.map(lambda g: g.sum(0), found[0]))
     _, pull = jax.vjp(lambda w: getattr(fastrnn.jax, kind)(x[0], w)[0], weights)
-    rows = jax.vmap(pull)(draw(4, STEPS, HIDDEN))
+    rows = jax.jit(jax.vmap(pull))(draw(4, STEPS, HIDDEN))
     assert_trees(rows, in_turn(pull, draw(4, STEPS, HIDDEN)))
 
 
@@ -137,10 +138,10 @@ def test_vmap_of_dropout():
     weights, x = weights_of("gru", num_layers=2), draw(4, STEPS, INPUT)
     run = partial(fastrnn.jax.gru, num_layers=2, dropout=0.5)
     key = jax.random.key(0)
-    same = jax.vmap(lambda x: run(x, weights, dropout_key=key)[0])(x)
+    same = jax.jit(jax.vmap(lambda x: run(x, weights, dropout_key=key)[0]))(x)
     assert_trees(same, in_turn(lambda x: run(x, weights, dropout_key=key)[0], x))
     keys = jax.random.split(key, 4)
-    other = jax.vmap(lambda x, key: run(x, weights, dropout_key=key)[0])(x, keys)
+    other = jax.jit(jax.vmap(lambda x, key: run(x, weights, dropout_key=key)[0]))(x, keys)
     assert_trees(other, in_turn(lambda x, key: run(x, weights, dropout_key=key)[0], x, keys))
 
 
@@ -194,11 +195,9 @@ def test_branches():
     for deep, expected in ((True, 1), (False, 0)):
         _, calls = calls_of(either, x, deep)
         assert calls == expected
-    both = jax.vmap(either)(draw(4, STEPS, BATCH, INPUT), jnp.array([True, False, True, False]))
-    assert_trees(both, in_turn(either, draw(4, STEPS, BATCH, INPUT), jnp.array([True, False, True, False])))
-    chosen = jax.vmap(jax.grad(lambda x, deep: (either(x, deep) ** 2).sum()))
+    step = jax.value_and_grad(lambda x, deep: (either(x, deep) ** 2).sum())
     arguments = draw(4, STEPS, BATCH, INPUT), jnp.array([True, False, True, False])
-    assert_trees(chosen(*arguments), in_turn(jax.grad(lambda x, deep: (either(x, deep) ** 2).sum()), *arguments))
+    assert_trees(jax.jit(jax.vmap(step))(*arguments), in_turn(step, *arguments))
 
 
 def test_many_calls_in_one_program():
@@ -246,7 +245,7 @@ def test_forward_mode_and_second_derivatives_are_refused():
 
     with pytest.raises(TypeError, match="custom_vjp"):
         jax.jvp(loss, (x,), (x,))
-    with pytest.raises(ValueError, match=r"fastrnn_backward.*cannot be differentiated"):
+    with pytest.raises(ValueError, match=r"fastrnn_\w+. cannot be differentiated"):
         jax.grad(lambda x: jax.grad(loss)(x).sum())(x)
 
 

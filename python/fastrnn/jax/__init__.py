@@ -7,38 +7,21 @@ They are pure functions, differentiable once in reverse mode (`jax.custom_vjp`),
 interface inside. As everywhere in fastrnn, the kernels count denormal numbers as zero.
 """
 
-from importlib.metadata import version as _version
-
 try:
-    import jax.ffi as _ffi
+    import jax as _jax
 except ModuleNotFoundError as error:
     if error.name != "jax":
         raise
     raise ModuleNotFoundError("fastrnn.jax needs JAX: pip install 'fastrnn[jax]'", name="jax") from error
 
-from .. import _core
+from ._functions import gru, lstm, rnn
+from ._register import register as _register
 
-_handlers = _core.xla_handlers()
-if not _handlers:
-    raise ImportError(
-        "this build of fastrnn has no kernels for JAX: it was made without jaxlib's headers. Build it again where "
-        "jaxlib is installed, with `pip install --no-build-isolation`, or with FASTRNN_JAX=ON in the environment"
-    )
-for _name, _handler in _handlers.items():
-    try:
-        _ffi.register_ffi_target(_name, _handler, platform="cpu")
-    except Exception as error:
-        raise ImportError(
-            f"jaxlib {_version('jaxlib')} does not take the kernels of this build of fastrnn, which was made with "
-            "another version's headers: build it again where this one is installed, with "
-            "`pip install --no-build-isolation`"
-        ) from error
-
-from ._functions import gru, lstm, rnn  # noqa: E402
+_register()
 
 for _public in (gru, lstm, rnn):
     _public.__module__ = __name__  # where users find them
 
-del _ffi, _handler, _handlers, _name, _public, _version
+del _jax, _public
 
 __all__ = ["gru", "lstm", "rnn"]
