@@ -232,7 +232,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--cell", choices=CELLS, default="gru", help="kind of recurrent layer (%(default)s)")
     add("--list", choices=LISTS, default="last", help="of names (%(default)s)")
     add("--most", type=positive, default=8000, help="names that are read (%(default)s)")
-    add("--epochs", type=positive, default=12, help="times that all names are read (%(default)s)")
+    add("--epochs", type=positive, default=6, help="times that all names are read (%(default)s)")
     add("--batch", type=positive, default=64, help="names side by side (%(default)s)")
     add("--hidden", type=positive, default=128, help="hidden units, in fours (%(default)s)")
     add("--learning-rate", type=float, default=4e-3, help="Adam's step (%(default)s)")

@@ -1,5 +1,8 @@
 """JAX's transformations of `fastrnn.jax`: `jit`, `grad`, `vmap`, `scan`, `checkpoint`, several devices and threads."""
 
+import os
+import subprocess
+import sys
 import threading
 from functools import partial
 
@@ -252,43 +255,56 @@ def test_forward_mode_and_second_derivatives_are_refused():
 # ------------------------------------------------------------------------------------------------ devices and threads
 
 
-def mesh():
-    return jax.sharding.Mesh(np.array(jax.devices("cpu")[:1]), ("rows",))
+ON_TWO_DEVICES = """
+import sys
+import jax
+import jax.numpy as jnp
+import numpy as np
+import fastrnn
+import fastrnn.jax
+
+kind = sys.argv[1]
+P = jax.sharding.PartitionSpec
+devices = jax.devices()
+mesh = jax.sharding.Mesh(np.array(devices), ("rows",))
+weights = jax.tree.map(jnp.asarray, dict(getattr(fastrnn, kind.upper())(4, 5, seed=0).parameters))
+x = jnp.asarray(np.random.default_rng(0).normal(size=(6, 4, 4)), jnp.float32)
+
+def loss(weights, x):
+    y, final = getattr(fastrnn.jax, kind)(x, weights)
+    return (y**2).sum() + sum(s.sum() for s in jax.tree.leaves(final))
+
+def compare(found, expected):
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, expected)
+
+alone = jax.value_and_grad(loss, argnums=(0, 1))(weights, x)
+for check in (True, False):
+    spread = jax.shard_map(lambda w, x: jax.lax.psum(loss(w, x), "rows"), mesh=mesh, in_specs=(P(), P(None, "rows")),
+                           out_specs=P(), check_vma=check)
+    compare(jax.jit(jax.value_and_grad(spread, argnums=(0, 1)))(weights, x), alone)
+halves = jax.jit(jax.shard_map(lambda x: getattr(fastrnn.jax, kind)(x, weights)[0], mesh=mesh,
+                               in_specs=P(None, "rows"), out_specs=P(None, "rows")))(x)
+compare(halves, getattr(fastrnn.jax, kind)(x, weights)[0])
+assert len(halves.sharding.device_set) == 2
+placed = jax.device_put(x, jax.sharding.NamedSharding(mesh, P(None, "rows")))
+compare(jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(weights, placed), alone)
+copies = jax.pmap(jax.value_and_grad(loss, argnums=(0, 1)), in_axes=(None, 0))(weights, jnp.stack([x, x]))
+for k in range(2):
+    compare(jax.tree.map(lambda a: a[k], copies), alone)
+print(len(devices), "devices agree")
+"""
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_shard_map(kind):
-    """Rows on their devices, of which there is one here; gradients of shared weights are summed over them."""
-    weights, x = weights_of(kind), draw(STEPS, BATCH, INPUT)
-    rows = jax.sharding.PartitionSpec(None, "rows")
-    shared = jax.sharding.PartitionSpec()
-
-    def loss(weights, x):
-        y, final = getattr(fastrnn.jax, kind)(x, weights)
-        return jax.lax.psum((y**2).sum() + sum(s.sum() for s in jax.tree.leaves(final)), "rows")
-
-    spread = jax.shard_map(loss, mesh=mesh(), in_specs=(shared, rows), out_specs=shared)
-    found = jax.jit(jax.value_and_grad(spread))(weights, x)
-
-    def alone(weights, x):
-        y, final = getattr(fastrnn.jax, kind)(x, weights)
-        return (y**2).sum() + sum(s.sum() for s in jax.tree.leaves(final))
-
-    assert_trees(found, jax.value_and_grad(alone)(weights, x))
-
-
-def test_pmap():
-    weights, x = weights_of("lstm"), draw(1, STEPS, BATCH, INPUT)
-    found = jax.pmap(jax.grad(lambda x: (fastrnn.jax.lstm(x, weights)[0] ** 2).sum()))(x)
-    assert_trees(found[0], jax.grad(lambda x: (fastrnn.jax.lstm(x, weights)[0] ** 2).sum())(x[0]))
-
-
-def test_arrays_with_a_sharding():
-    weights = weights_of("gru")
-    place = jax.sharding.NamedSharding(mesh(), jax.sharding.PartitionSpec(None, "rows"))
-    x = draw(STEPS, BATCH, INPUT)
-    found = jax.jit(lambda x: fastrnn.jax.gru(x, weights))(jax.device_put(x, place))
-    assert_trees(found, fastrnn.jax.gru(x, weights))
+def test_two_devices(kind):
+    """Rows dealt out to devices, by `shard_map`, `pmap` and by where arrays lie: derivatives with respect to what the
+    devices share are added up."""
+    program = [sys.executable, "-c", ON_TWO_DEVICES, kind]
+    settings = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(program, capture_output=True, text=True, timeout=120, env=settings)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[0] == "2 devices agree"
 
 
 def test_threads():

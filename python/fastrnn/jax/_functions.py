@@ -14,6 +14,7 @@ from .. import functional
 from .._checks import check_bool, check_probability, got
 from .._spec import gru_cell, rnn_cell
 from . import _ops
+from ._spread import differing_as
 
 Array: TypeAlias = Any  # jax.Array
 State: TypeAlias = Any  # h, or (h, c) for an LSTM
@@ -154,7 +155,7 @@ def _call(
     steps, batch = net.extent(x)
     seed = None if dropout_key is None else _seed(dropout_key)
     inputs |= states | {"lengths": _lengths(lengths, steps, batch), "seed": seed if net.drops else None}
-    results = _ops.call(net, inputs)
+    results = _ops.differentiable(net)(differing_as(inputs, inputs))
     return results["y"], (results["h_n"], results["c_n"]) if net.has_cell else results["h_n"]
 
 

@@ -18,6 +18,7 @@ from jax.custom_derivatives import SymbolicZero, custom_vjp_primal_tree_values
 
 from .. import _core
 from .._spec import SPEC_FIELDS
+from ._spread import differing_as
 
 Array: TypeAlias = Any  # jax.Array
 Arrays: TypeAlias = dict[str, Any]  # by name; None where there is none
@@ -91,9 +92,10 @@ def _call(target: str, net: Network, inputs: Arrays, outputs: dict[str, tuple[tu
     results = jax.ffi.ffi_call(
         target, [jax.ShapeDtypeStruct(*output) for output in outputs.values()], vmap_method="sequential"
     )(*given.values(), inputs=" ".join(given), outputs=" ".join(outputs), **net.attributes)
-    return dict(zip(outputs, results, strict=True))
+    return differing_as(dict(zip(outputs, results, strict=True)), given)
 
 
+@partial(jax.jit, static_argnums=(0, 2), inline=True)
 def _forward(net: Network, inputs: Arrays, tape: bool) -> Arrays:
     """y, h_n, for an LSTM c_n, and if wanted the tape."""
     x = inputs["x"]
@@ -104,6 +106,7 @@ def _forward(net: Network, inputs: Arrays, tape: bool) -> Arrays:
     return _call("fastrnn_forward", net, inputs, outputs)
 
 
+@partial(jax.jit, static_argnums=(0, 2), inline=True)
 def _backward(net: Network, inputs: Arrays, need_dx: bool) -> Arrays:
     """dh0, for an LSTM dc0, the gradients of the parameters, and if wanted dx, all by these names."""
     x = inputs["x"]
@@ -123,25 +126,23 @@ def _inference(net: Network) -> Callable[[Arrays], Arrays]:
 
     @jax.custom_batching.custom_vmap
     def infer(inputs: Arrays) -> Arrays:
-        return _forward(net, inputs, tape=False)
+        return _forward(net, inputs, False)
 
     @infer.def_vmap
     def rule(size: int, batched: list[Arrays], inputs: Arrays) -> tuple[Arrays, Any]:
         (mapped,) = batched
         if any(mapped[name] for name in net.parameter_shapes):
-            each = jax.vmap(
-                partial(_forward, net, tape=False), ({name: 0 if m else None for name, m in mapped.items()},)
-            )
-            results = each(inputs)
+            axes = {name: 0 if m else None for name, m in mapped.items()}
+            results = jax.vmap(lambda inputs: _forward(net, inputs, False), (axes,))(inputs)
             return results, dict.fromkeys(results, True)
 
         # One sequence each are the rows of a batch; of batches, rows follow one another.
         one_sequence = inputs["x"].ndim - bool(mapped["x"]) == 2
         wider = net.with_rows_first() if one_sequence else net
-        axes = {"x": 0 if wider.spec.batch_first else 1, "lengths": 0, "h0": 1, "c0": 1}
+        row_axes = {"x": 0 if wider.spec.batch_first else 1, "lengths": 0, "h0": 1, "c0": 1}
 
         def fold(name: str) -> Array:
-            array, axis = inputs[name], axes[name]
+            array, axis = inputs[name], row_axes[name]
             if mapped[name]:
                 array = jnp.moveaxis(array, 0, axis)
             else:
@@ -152,38 +153,40 @@ def _inference(net: Network) -> Callable[[Arrays], Arrays]:
             return array.reshape(*shape[:axis], shape[axis] * shape[axis + 1], *shape[axis + 2 :])
 
         def unfold(name: str, array: Array) -> Array:
-            axis = axes["x" if name == "y" else "h0"]
+            axis = row_axes["x" if name == "y" else "h0"]
             if not one_sequence:
                 shape = array.shape
                 array = array.reshape(*shape[:axis], size, shape[axis] // size, *shape[axis + 1 :])
             return jnp.moveaxis(array, axis, 0)
 
-        folded = {name: fold(name) for name in axes if inputs.get(name) is not None}
+        folded = {name: fold(name) for name in row_axes if inputs.get(name) is not None}
         results = {name: unfold(name, array) for name, array in _inference(wider)(inputs | folded).items()}
         return results, dict.fromkeys(results, True)
 
-    return infer
+    compiled: Callable[[Arrays], Arrays] = jax.jit(infer, inline=True)
+    return compiled
 
 
 # -------------------------------------------------------------------------------------------------------- derivatives
 
 
 @lru_cache(maxsize=256)
-def _differentiable(net: Network) -> Callable[[Arrays], Arrays]:
-    """A forward call with its derivative in reverse mode. Dropout acts where there is a seed."""
+def differentiable(net: Network) -> Callable[[Arrays], Arrays]:
+    """The function from checked inputs (x; h0, c0, lengths and seed, or None; the parameters) to y, h_n and, for an
+    LSTM, c_n, with its derivative in reverse mode. Dropout acts where there is a seed."""
 
     @jax.custom_vjp
     def call(inputs: Arrays) -> Arrays:
         if inputs["seed"] is None:
             return _inference(net)(inputs)
-        results = _forward(net, inputs, tape=True)
+        results = _forward(net, inputs, True)
         del results["tape"]
         return results
 
     def forward(inputs: Arrays) -> tuple[Arrays, Any]:
         wanted = inputs["x"].perturbed
         inputs = custom_vjp_primal_tree_values(inputs)
-        results = _forward(net, inputs, tape=True)
+        results = _forward(net, inputs, True)
         tape = results.pop("tape")
         need_dx = () if wanted else None  # residuals are arrays; that there is a tuple can be told from their structure
         return results, (inputs, results["y"], tape, need_dx)
@@ -196,9 +199,3 @@ def _differentiable(net: Network) -> Callable[[Arrays], Arrays]:
 
     call.defvjp(forward, backward, symbolic_zeros=True)
     return call
-
-
-@partial(jax.jit, static_argnums=0, inline=True)
-def call(net: Network, inputs: Arrays) -> Arrays:
-    """y, h_n and, for an LSTM, c_n of checked inputs: x; h0, c0, lengths and seed, or None; the parameters."""
-    return _differentiable(net)(inputs)
