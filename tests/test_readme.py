@@ -28,9 +28,9 @@ def promised_output(code):
 
 @pytest.mark.parametrize("code", list(examples()))
 def test_example(code, tmp_path, monkeypatch, capsys):
-    for library in ("torch", "onnx"):
-        if f"import {library}" in code:
-            pytest.importorskip(library)
+    for framework in ("torch", "jax", "onnx"):
+        if f"import {framework}" in code:
+            pytest.importorskip(framework)
     monkeypatch.chdir(tmp_path)
     threads = fastrnn.get_num_threads()
     try:
