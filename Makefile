@@ -90,7 +90,7 @@ $(VENV)/.torch: $(VENV)/.made
 	@touch $@
 
 $(VENV)/.installed-bench $(VENV)/.installed-test: $(VENV)/.torch
-$(VENV)/.installed-test: EXTRAS := test,bench,tensorflow
+$(VENV)/.installed-test: EXTRAS := test,bench,examples,tensorflow
 
 # Without build isolation CMake finds the same tools each time and compiles only what changed.
 $(VENV)/.installed-%: $(SOURCES) $(VENV)/.made
