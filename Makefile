@@ -103,7 +103,7 @@ $(VENV)/.sktime: $(VENV)/.made
 
 $(VENV)/.installed-bench $(VENV)/.installed-test: $(VENV)/.torch $(VENV)/.jax
 $(VENV)/.installed-test: $(VENV)/.sktime
-$(VENV)/.installed-test: EXTRAS := test,bench,tensorflow,examples
+$(VENV)/.installed-test: EXTRAS := test,bench,examples,tensorflow
 
 # Without build isolation CMake finds the same tools each time and compiles only what changed.
 $(VENV)/.installed-%: $(SOURCES) $(VENV)/.made
