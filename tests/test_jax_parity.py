@@ -351,6 +351,13 @@ def test_errors_of_other_cells():
         fastrnn.jax.rnn(X, rnn, nonlinearity="sin")
 
 
+def test_arrays_of_another_platform_are_refused(monkeypatch):
+    """As if there were no kernels for this one."""
+    monkeypatch.setattr(sys.modules["fastrnn.jax._functions"], "PLATFORM", "abacus")
+    with pytest.raises(ValueError, match="weight_ih_l0: expected an array on platform abacus, got one on cpu"):
+        fastrnn.jax.lstm(X, WEIGHTS)
+
+
 def test_kernels_check_what_they_are_given():
     """`jax.ffi.ffi_call` can be called by anybody, and programs can be older than the kernels they run in."""
     layer = fastrnn.LSTM(3, 4, seed=0)
