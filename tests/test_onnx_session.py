@@ -187,10 +187,13 @@ def test_other_opsets():
         assert_same(session, stock(model), models.feed(call), 1)
 
 
+def negation():
+    x, y = (models.describe(name, np.zeros(3, np.float32)) for name in "xy")
+    return models.make_model([helper.make_node("Neg", ["x"], ["y"])], [x], [y])
+
+
 def test_a_model_without_recurrent_nodes():
-    x = models.describe("x", np.zeros(3, np.float32))
-    y = models.describe("y", np.zeros(3, np.float32))
-    session = ours(models.make_model([helper.make_node("Neg", ["x"], ["y"])], [x], [y]))
+    session = ours(negation())
     assert str(session.replaced) == "swapped nothing"
     assert session.run(None, {"x": np.float32([1, 2])})[0].tolist() == [-1, -2]
 
@@ -302,6 +305,21 @@ def test_threads():
     for threads in (0, 2, 3):
         fastrnn.set_num_threads(2)
         np.testing.assert_array_equal(ours(model, intra_op_num_threads=threads).run(None, feed), wanted)
+
+
+def test_idle_threads_do_not_spin():
+    """On the cores that the kernels need; the caller's own setting stays, and models without recurrent nodes theirs."""
+    entry = "session.intra_op.allow_spinning"
+    options = settings()
+    InferenceSession(negation(), options, CPU)
+    with pytest.raises(RuntimeError):
+        options.get_session_config_entry(entry)
+    InferenceSession(models.tagger(), options, CPU)
+    assert options.get_session_config_entry(entry) == "0"
+    options = settings()
+    options.add_session_config_entry(entry, "1")
+    InferenceSession(models.tagger(), options, CPU)
+    assert options.get_session_config_entry(entry) == "1"
 
 
 def test_many_threads_at_once():

@@ -22,6 +22,9 @@ from ._rewrite import Replaced, graphs, rewrite
 
 FOLDER = "session.model_external_initializers_file_folder_path"  # of ONNX Runtime: where data lies beside model bytes
 SMALL = 64  # elements
+# Of ONNX Runtime: whether its idle threads spin. They do for long, by default, on the cores that the kernels' threads
+# need: a tagger of two bidirectional LSTMs takes up to twice as long so.
+SPINNING = "session.intra_op.allow_spinning"
 
 _registered: weakref.WeakSet[Any] = weakref.WeakSet()  # options that have the operators: they take them once
 _lock = threading.Lock()
@@ -37,9 +40,10 @@ class InferenceSession(onnxruntime.InferenceSession):
 
     Args:
         model: the path of an ONNX model, the model as bytes, or an `onnx.ModelProto`. It is not changed.
-        sess_options: as in ONNX Runtime. They can be used again; the operators are registered in them, and the folder
-            of external data. The kernels use at most `intra_op_num_threads` threads, with 0 as many as
-            `fastrnn.get_num_threads()`.
+        sess_options: as in ONNX Runtime. The kernels use at most `intra_op_num_threads` threads, with 0 as many as
+            `fastrnn.get_num_threads()`; ONNX Runtime's idle threads leave them the cores, unless the options have an
+            entry "session.intra_op.allow_spinning". The options can be used again. They keep that entry, the folder of
+            external data and the operators.
         providers, provider_options, **kwargs: as in ONNX Runtime. The kernels run on the CPU.
 
     Attributes:
@@ -65,6 +69,8 @@ class InferenceSession(onnxruntime.InferenceSession):
         if not isinstance(options, onnxruntime.SessionOptions):
             raise TypeError(f"sess_options must be an onnxruntime.SessionOptions, {got(sess_options)}")
         given, self._folder, self.replaced = _prepare(model, options.intra_op_num_threads)
+        if self.replaced.swapped and _entry(options, SPINNING) is None:
+            options.add_session_config_entry(SPINNING, "0")
         with _operators_in(options, self._folder):
             super().__init__(given, options, providers, provider_options, **kwargs)
 
@@ -147,10 +153,14 @@ def _operators_in(options: Any, folder: str) -> Iterator[None]:
         yield
         return
     with _lock:  # the options may be another session's, too
-        try:
-            known = options.get_session_config_entry(FOLDER)
-        except RuntimeError:  # it was never set
-            known = ""
-        if known != folder:
+        if _entry(options, FOLDER) != folder:
             options.add_session_config_entry(FOLDER, folder)
         yield
+
+
+def _entry(options: Any, name: str) -> str | None:
+    try:
+        value: str = options.get_session_config_entry(name)
+    except RuntimeError:  # it was never set
+        return None
+    return value
