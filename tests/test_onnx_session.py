@@ -150,6 +150,22 @@ def test_a_loop(outer):
     assert_same(ours(model), stock(model), models.stream_feed(T=6), 6)
 
 
+def test_weights_go_where_they_are_used():
+    """ONNX Runtime shows a kernel only constants of its own graph; weights of the graphs around would be packed again
+    in each step. An own copy each, and none that nobody uses; overridable ones stay."""
+    model, _ = rewrite(models.stream(), 0)
+    (body,) = (a.g for node in model.graph.node for a in node.attribute if a.name == "body")
+    names = [tensor.name for tensor in body.initializer]
+    assert len(names) == len(set(names)) == 3
+    (step,) = (node for node in body.node if node.op_type == "GRU")
+    assert set(names) <= set(step.input)
+    assert {tensor.name for tensor in model.graph.initializer} == {"first", "axis"}
+    model = models.stream()
+    model.graph.input.append(models.describe("W", np.zeros((1, 48, 8), np.float32)))
+    model, _ = rewrite(model, 0)
+    assert {tensor.name for tensor in model.graph.initializer} == {"first", "axis", "W"}
+
+
 @every_operator
 def test_an_if(operator):
     call = models.make_call(operator, direction="bidirectional")
@@ -372,6 +388,19 @@ def test_sessions_give_their_memory_back():
 # ------------------------------------------------------------------------------------------------------------- refusals
 
 
+def test_a_function_of_another_opset():
+    """ONNX does not inline it: ONNX Runtime runs it, and the session says so."""
+    call = models.make_call("GRU")
+    model = models.in_function(call)
+    model.functions[0].opset_import[0].version = 13
+    model.functions[0].node[0].attribute.remove(
+        next(a for a in model.functions[0].node[0].attribute if a.name == "layout")
+    )
+    session = ours(model)
+    assert session.replaced.left == {"the_node": "it is in the function Layer"}
+    assert_same(session, stock(model), models.feed(call), 0)
+
+
 def test_what_stays_with_onnxruntime():
     """And why: an old opset has other operators."""
     call = models.make_call("GRU", layout=None)
@@ -396,7 +425,7 @@ def refusal(session, model):
 
 def test_wrong_models(tmp_path):
     for bad in (None, 3, ["model"]):
-        with pytest.raises(TypeError, match=r"model must be a path, bytes or an onnx\.ModelProto"):
+        with pytest.raises(TypeError, match=r"path_or_bytes must be a path, bytes or an onnx\.ModelProto"):
             InferenceSession(bad)
     with pytest.raises(TypeError, match=r"sess_options must be an onnxruntime\.SessionOptions"):
         InferenceSession(models.tagger(), CPU)

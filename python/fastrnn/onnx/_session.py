@@ -39,7 +39,7 @@ class InferenceSession(onnxruntime.InferenceSession):
     in many threads at once.
 
     Args:
-        model: the path of an ONNX model, the model as bytes, or an `onnx.ModelProto`. It is not changed.
+        path_or_bytes: the path of an ONNX model, the model as bytes, or an `onnx.ModelProto`. It is not changed.
         sess_options: as in ONNX Runtime. The kernels use at most `intra_op_num_threads` threads, with 0 as many as
             `fastrnn.get_num_threads()`; ONNX Runtime's idle threads leave them the cores, unless the options have an
             entry "session.intra_op.allow_spinning". The options can be used again. They keep that entry, the folder of
@@ -50,7 +50,7 @@ class InferenceSession(onnxruntime.InferenceSession):
         replaced: what runs in fastrnn; print it, or look at its attributes.
 
     Raises:
-        TypeError: `model` is none of these.
+        TypeError: `path_or_bytes` is none of these, or `sess_options` are no such options.
         ValueError: it is in ONNX Runtime's own format, which cannot be changed, or a ModelProto of more than 2 GB.
         Others as ONNX Runtime.
     """
@@ -59,7 +59,7 @@ class InferenceSession(onnxruntime.InferenceSession):
 
     def __init__(
         self,
-        model: str | bytes | os.PathLike[str] | ModelProto,
+        path_or_bytes: str | bytes | os.PathLike[str] | ModelProto,
         sess_options: onnxruntime.SessionOptions | None = None,
         providers: Any = None,
         provider_options: Any = None,
@@ -68,7 +68,7 @@ class InferenceSession(onnxruntime.InferenceSession):
         options = onnxruntime.SessionOptions() if sess_options is None else sess_options
         if not isinstance(options, onnxruntime.SessionOptions):
             raise TypeError(f"sess_options must be an onnxruntime.SessionOptions, {got(sess_options)}")
-        given, self._folder, self.replaced = _prepare(model, options.intra_op_num_threads)
+        given, self._folder, self.replaced = _prepare(path_or_bytes, options.intra_op_num_threads)
         if self.replaced.swapped and _entry(options, SPINNING) is None:
             options.add_session_config_entry(SPINNING, "0")
         with _operators_in(options, self._folder):
@@ -96,7 +96,7 @@ def _prepare(model: Any, threads: int) -> tuple[Any, str, Replaced]:
         original = model
         ours = _read(model)
     else:
-        raise TypeError(f"model must be a path, bytes or an onnx.ModelProto, {got(model)}")
+        raise TypeError(f"path_or_bytes must be a path, bytes or an onnx.ModelProto, {got(model)}")
     replaced = Replaced()
     if ours is not None:
         ours, replaced = rewrite(ours, threads)
@@ -112,7 +112,9 @@ def _read(data: bytes | None) -> ModelProto | None:
     if data is None:
         return None
     if data[4:8] == b"ORTM":
-        raise ValueError("model is in ONNX Runtime's own format, which cannot be changed: give the ONNX model")
+        raise ValueError(
+            "path_or_bytes: the model is in ONNX Runtime's own format, which cannot be changed; give ONNX"
+        )
     try:
         return ModelProto.FromString(data)
     except DecodeError:
@@ -124,7 +126,7 @@ def _serialized(model: ModelProto) -> bytes:
         return model.SerializeToString()
     except (EncodeError, ValueError) as error:
         raise ValueError(
-            "model has more than 2 GB: save it with external data (onnx.save_model) and give its path"
+            "path_or_bytes: the model has more than 2 GB; save it with external data (onnx.save_model) and give its path"
         ) from error
 
 
