@@ -112,9 +112,7 @@ def _read(data: bytes | None) -> ModelProto | None:
     if data is None:
         return None
     if data[4:8] == b"ORTM":
-        raise ValueError(
-            "path_or_bytes: the model is in ONNX Runtime's own format, which cannot be changed; give ONNX"
-        )
+        raise ValueError("path_or_bytes: the model is in ONNX Runtime's own format, which cannot be changed; give ONNX")
     try:
         return ModelProto.FromString(data)
     except DecodeError:
@@ -126,7 +124,7 @@ def _serialized(model: ModelProto) -> bytes:
         return model.SerializeToString()
     except (EncodeError, ValueError) as error:
         raise ValueError(
-            "path_or_bytes: the model has more than 2 GB; save it with external data (onnx.save_model) and give its path"
+            "path_or_bytes: the model has more than 2 GB; save it with external data and give its path"
         ) from error
 
 
