@@ -2,11 +2,12 @@
 # a source changed), and the tools of that target. On the machine: Python >= 3.10, make and a C++20 compiler.
 #
 #   make test PYTHON=python3.12 PYTEST_ARGS="-k lstm"      another interpreter, part of the suite
-#   make bench TORCH="torch"                               another build of PyTorch
+#   make bench TORCH="torch" JAX="jax==0.6.2"              other versions of PyTorch and JAX
 
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
+JAX ?= jax
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 DEMO_ARGS ?=
@@ -86,13 +87,23 @@ $(VENV)/.made:
 	$(PIP) install --quiet $(BUILD_REQUIRES)
 	@touch $@
 
-# PyTorch comes first, so that the "torch" of the extra is satisfied by the build chosen here.
+# These come first: PyTorch, so that the "torch" of the extra is satisfied by the build chosen here; JAX, so that the
+# kernels for it are built, with its headers; and the recordings in sktime, without what else that would bring.
 $(VENV)/.torch: $(VENV)/.made
 	$(PIP) install --quiet $(TORCH)
 	@touch $@
 
-$(VENV)/.installed-bench $(VENV)/.installed-test: $(VENV)/.torch
-$(VENV)/.installed-test: EXTRAS := test,bench,tensorflow
+$(VENV)/.jax: $(VENV)/.made
+	$(PIP) install --quiet $(JAX)
+	@touch $@
+
+$(VENV)/.sktime: $(VENV)/.made
+	$(PIP) install --quiet --no-deps sktime
+	@touch $@
+
+$(VENV)/.installed-bench $(VENV)/.installed-test: $(VENV)/.torch $(VENV)/.jax
+$(VENV)/.installed-test: $(VENV)/.sktime
+$(VENV)/.installed-test: EXTRAS := test,bench,examples,tensorflow
 
 # Without build isolation CMake finds the same tools each time and compiles only what changed.
 $(VENV)/.installed-%: $(SOURCES) $(VENV)/.made

@@ -44,6 +44,12 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   define_arrays(m);
   define_addresses(m);
   define_onnx(m);
+#if defined(FASTRNN_JAX)
+  define_xla(m);
+#else
+  m.def("xla_handlers", [] { return py::dict(); });
+  m.def("xla_version", [] { return py::make_tuple(0, 0); });
+#endif
 
   m.def("set_num_threads", &set_num_threads, "n"_a);
   m.def("get_num_threads", &num_threads);

@@ -6,7 +6,9 @@
 #include <pybind11/stl.h>
 #include <unistd.h>
 
+#include <optional>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -102,6 +104,15 @@ template <class Layer> std::vector<Layer> by_layer(const Network& net, const std
   return layers;
 }
 
+// Options, as Python writes them: activations (name, alpha, beta) by direction, clip, coupled_input_forget, peephole.
+using NamedActivation = std::tuple<std::string, double, double>;
+using NamedOptions = std::tuple<std::vector<NamedActivation>, std::optional<double>, bool, bool>;
+
+// A network from arguments that are checked: every bad one gets an error that names it.
+Network make_network(const std::string& cell, int64_t input_size, int64_t hidden_size, int64_t num_layers, bool bias,
+                     bool batch_first, double dropout, bool bidirectional, int64_t proj_size, const std::string& dtype,
+                     const std::optional<NamedOptions>& options);
+
 // --- calls ----------------------------------------------------------------------------------------------------------
 
 template <class Weights> void call_forward(const Network& net, const Weights& weights, const Forward& call) {
@@ -125,8 +136,7 @@ class Prepared {
   Packed packed_;
 };
 
-// --- the module's parts
-// -----------------------------------------------------------------------------------------------
+// --- the module's parts ---------------------------------------------------------------------------------------------
 
 // Objects come from this module's functions: pybind11 would hand on memory that nothing was written to where
 // C.__new__(C) made one.
@@ -136,5 +146,6 @@ void define_spec(py::module_&);  // Spec
 void define_arrays(py::module_&);  // calls on NumPy arrays: Prepared, Tape, infer, forward, backward
 void define_addresses(py::module_&);  // calls on addresses, for frameworks with tensors of their own
 void define_onnx(py::module_&);  // ONNX' operators
+void define_xla(py::module_&);  // calls from programs that XLA compiled; without its headers, none
 
 }  // namespace fastrnn::python

@@ -4,8 +4,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <optional>
-#include <tuple>
 
 namespace fastrnn::python {
 
@@ -97,11 +95,7 @@ std::vector<std::pair<std::string, Shape>> parameter_shapes(const Network& net) 
 
 namespace {
 
-// Activations by direction, clip, coupled_input_forget, peephole.
-using Named = std::tuple<std::string, double, double>;
-using OptionsTuple = std::tuple<std::vector<Named>, std::optional<double>, bool, bool>;
-
-Options make_options(const Network& net, const OptionsTuple& given) {
+Options make_options(const Network& net, const NamedOptions& given) {
   const auto& [activations, clip, coupled, peephole] = given;
   Options options{{}, clip.value_or(std::numeric_limits<double>::infinity()), coupled, peephole};
   const size_t count = static_cast<size_t>(traits(net.cell).functions);
@@ -123,10 +117,10 @@ Options make_options(const Network& net, const OptionsTuple& given) {
   return options;
 }
 
-std::optional<OptionsTuple> options_as_tuple(const Network& net) {
+std::optional<NamedOptions> options_as_tuple(const Network& net) {
   if (!net.options) return std::nullopt;
   const Options& o = *net.options;
-  std::vector<Named> activations;
+  std::vector<NamedActivation> activations;
   for (int64_t direction = 0; direction < net.directions(); ++direction) {
     for (int f = 0; f < traits(net.cell).functions; ++f) {
       const Activation& a = o.functions[direction][f];
@@ -134,12 +128,14 @@ std::optional<OptionsTuple> options_as_tuple(const Network& net) {
     }
   }
   const auto clip = std::isinf(o.clip) ? std::nullopt : std::optional(o.clip);
-  return OptionsTuple{std::move(activations), clip, o.coupled, o.peephole};
+  return NamedOptions{std::move(activations), clip, o.coupled, o.peephole};
 }
+
+}  // namespace
 
 Network make_network(const std::string& cell, int64_t input_size, int64_t hidden_size, int64_t num_layers, bool bias,
                      bool batch_first, double dropout, bool bidirectional, int64_t proj_size, const std::string& dtype,
-                     const std::optional<OptionsTuple>& options) {
+                     const std::optional<NamedOptions>& options) {
   Network net{};
   const auto& cells = all_cells();
   const auto found = std::find_if(cells.begin(), cells.end(), [&](const CellTraits& c) { return cell == c.name; });
@@ -168,6 +164,8 @@ Network make_network(const std::string& cell, int64_t input_size, int64_t hidden
   if (options) net.options = make_options(net, *options);
   return net;
 }
+
+namespace {
 
 py::list shapes_as_tuples(const Network& net) {
   py::list out;

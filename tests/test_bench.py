@@ -25,6 +25,7 @@ CELLS = ["lstm", "gru", "gru_reset_before", "rnn_tanh", "rnn_relu", "rnn_sigmoid
 MODES = ["inference", "training", "streaming", "inference-lengths", "training-lengths"]
 LIBRARIES = {  # the module by which each is found to be missing
     "fastrnn-torch": "torch",
+    "fastrnn-jax": "jax",
     "pytorch": "torch",
     "onnxruntime": "onnxruntime",
     "openvino": "openvino",

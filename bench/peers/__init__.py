@@ -24,6 +24,7 @@ REGISTRY = {  # by the name on the command line and in results, in the order of 
     "fastrnn": Entry("fastrnn", "Layer", "fastrnn", "fastrnn"),
     "fastrnn-prepared": Entry("fastrnn", "Prepared", "fastrnn, prepared", "fastrnn"),
     "fastrnn-torch": Entry("fastrnn_torch", "FastrnnTorch", "fastrnn.torch", "torch"),
+    "fastrnn-jax": Entry("fastrnn_jax", "FastrnnJax", "fastrnn.jax", "jax"),
     "pytorch": Entry("pytorch", "PyTorch", "PyTorch", "torch", "P"),
     "onnxruntime": Entry("onnx_runtime", "OnnxRuntime", "ONNX Runtime", "onnx onnxruntime", "O"),
     "openvino": Entry("open_vino", "OpenVINO", "OpenVINO", "onnx openvino", "V"),
@@ -31,7 +32,7 @@ REGISTRY = {  # by the name on the command line and in results, in the order of 
     "tensorflow": Entry("tensor_flow", "TensorFlow", "TensorFlow", "tensorflow-cpu", "T"),
     "reference": Entry("reference", "Reference", "NumPy", "fastrnn"),
 }
-OURS = ("fastrnn", "fastrnn-prepared", "fastrnn-torch")  # what the others are measured against
+OURS = ("fastrnn", "fastrnn-prepared", "fastrnn-torch", "fastrnn-jax")  # what the others are measured against
 ORIENTATION = "reference"  # never counts as the best peer
 
 

@@ -264,8 +264,9 @@ def _network(
     batch_first: bool,
     options: Options,
     dropout: float = 0.0,
+    array_type: type = np.ndarray,
 ) -> tuple[_core.Spec, list[Array]]:
-    """The network that the weights make, and its weights in the flat order."""
+    """The network that the weights, of an adapter's type of arrays, make; and its weights in the flat order."""
     num_layers = check_int("num_layers", num_layers, 1, MAX_LAYERS)
     bidirectional = check_bool("bidirectional", bidirectional)
     peephole = check_bool("peephole", options.peephole)
@@ -286,11 +287,11 @@ def _network(
     check_names("weights", weights, names)
 
     gates = GATES[kind]
-    rows, input_size = _matrix(weights, "weight_ih_l0").shape
+    rows, input_size = _matrix(weights, "weight_ih_l0", array_type).shape
     if rows % gates:
         of = f"{'a' if kind == 'gru' else 'an'} {kind.upper()}"
         raise ValueError(f"weight_ih_l0 must have {gates} rows for each unit of {of}, got {rows} rows")
-    proj_size = len(_matrix(weights, "weight_hr_l0")) if projected else 0
+    proj_size = _matrix(weights, "weight_hr_l0", array_type).shape[0] if projected else 0
     dtype = check_dtype("dtype of weight_ih_l0", weights["weight_ih_l0"].dtype)
     sizes = input_size, rows // gates, num_layers
     spec = make_spec(cell, *sizes, bias, batch_first, dropout, bidirectional, proj_size, dtype, options)
@@ -305,9 +306,9 @@ def _guess(kind: str, arrays: int, directions: int, peephole: bool) -> tuple[boo
     return each > 3, each in (3, 5)
 
 
-def _matrix(weights: Mapping[str, Array], name: str) -> Array:
+def _matrix(weights: Mapping[str, Array], name: str, array_type: type) -> Array:
     matrix = weights[name]
-    if not isinstance(matrix, np.ndarray):
+    if not isinstance(matrix, array_type):
         raise TypeError(f"{name} must be a NumPy array, {got(matrix)}")
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise ValueError(f"{name} must be a matrix, got shape {matrix.shape}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -188,35 +189,12 @@ class _Recurrent(RNNBase):
             lengths = _lengths(lengths, x.shape, self.batch_first)
         if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             return self._autocast(x, hx, states, lengths)
-        reason = self._unserved(x, states)
+        reason = unserved(x, states, self._weights())
         if reason is not None:
             result = self._stock(x, hx, states, lengths)
             _warn_once(self._kind, reason)
             return result
         return self._traced(x, hx, states, lengths)
-
-    def _unserved(self, x: Tensor, states: tuple[Tensor, ...]) -> str | None:
-        """Why the kernels cannot serve the call, or None."""
-        weights = self._weights()
-        dtype, device = weights[0].dtype, x.device.type
-        if dtype not in _ops.DTYPES:
-            return f"weights of {dtype} (the kernels take float32 and float64)"
-        if device not in ("cpu", "meta"):
-            return f"tensors on {device} (this build has kernels for the CPU)"
-        if torch.compiler.is_compiling():
-            return (
-                "an export to ONNX, which knows PyTorch's operators alone" if torch.onnx.is_in_onnx_export() else None
-            )
-        if torch._C._get_tracing_state() is not None:
-            return "torch.jit.trace, whose programs run without Python"
-        if torch.autograd.forward_ad._current_level >= 0:
-            return "forward-mode differentiation, which runs in PyTorch's own operators"
-        for tensor in (x, *states, *weights):
-            if tensor.layout is not torch.strided:
-                return f"a tensor of layout {tensor.layout}"
-            if type(tensor) not in _PLAIN and not isinstance(tensor, _TRACED):
-                return f"a tensor of {type(tensor).__name__}"
-        return None
 
     def _state_shapes(self, rows: Any) -> list[tuple[Any, ...]]:
         """Of h and, in an LSTM, c."""
@@ -243,11 +221,7 @@ class _Recurrent(RNNBase):
         drops = self.training and self.dropout > 0 and self.num_layers > 1
         seed = _ops.draw_seed() if drops else None
         options = self._cell(), self.num_layers, self.bidirectional, self.batch_first, self.dropout if drops else 0.0
-        if not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None:
-            y, *finals, _ = _transforms.Forward.apply(batch, h0, c0, lengths, seed, options, *weights)
-        else:
-            tape = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *states, *weights))
-            y, *finals, _ = _ops.forward(batch, weights, h0, c0, lengths, seed, *options, tape or drops)
+        y, *finals = operate(batch, weights, h0, c0, lengths, seed, *options)
         return self._results(y, tuple(finals[: len(shapes)]), x.dim() == 3)
 
     def _results(self, y: Tensor, finals: tuple[Tensor, ...], batched: bool) -> Any:
@@ -308,7 +282,7 @@ class _Recurrent(RNNBase):
         states = () if hx is None else tuple(hx) if isinstance(hx, (tuple, list)) else (hx,)
         if data.dim() != 2 or any(not isinstance(s, Tensor) or s.dim() != 3 for s in states):
             return STOCK[self._kind].forward(self, packed, hx)  # raises
-        reason = self._unserved(data, states)
+        reason = unserved(data, states, self._weights())
         if reason is not None and self._cell() in _WITH_OPERATOR:
             result = STOCK[self._kind].forward(self, packed, hx)
             _warn_once(self._kind, reason)
@@ -333,6 +307,46 @@ class _Recurrent(RNNBase):
         stock = STOCK[self._kind].__new__(STOCK[self._kind])
         stock.__dict__.update(self.__dict__)
         return stock
+
+
+def unserved(x: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor]) -> str | None:
+    """Why the kernels cannot serve a call, or None."""
+    dtype, device = weights[0].dtype, x.device.type
+    if dtype not in _ops.DTYPES:
+        return f"weights of {dtype} (the kernels take float32 and float64)"
+    if device not in ("cpu", "meta"):
+        return f"tensors on {device} (this build has kernels for the CPU)"
+    if torch.compiler.is_compiling():
+        return "an export to ONNX, which knows PyTorch's operators alone" if torch.onnx.is_in_onnx_export() else None
+    if torch._C._get_tracing_state() is not None:
+        return "torch.jit.trace, whose programs run without Python"
+    if torch.autograd.forward_ad._current_level >= 0:
+        return "forward-mode differentiation, which runs in PyTorch's own operators"
+    for tensor in (x, *states, *weights):
+        if tensor.layout is not torch.strided:
+            return f"a tensor of layout {tensor.layout}"
+        if type(tensor) not in _PLAIN and not isinstance(tensor, _TRACED):
+            return f"a tensor of {type(tensor).__name__}"
+    return None
+
+
+def operate(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    h0: Tensor | None,
+    c0: Tensor | None,
+    lengths: Tensor | None,
+    seed: Tensor | None,
+    *options: Any,
+) -> list[Tensor]:
+    """y, h_n and c_n of `torch.ops.fastrnn.forward`, with derivatives, in whatever PyTorch is doing."""
+    if not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None:
+        *results, _ = _transforms.Forward.apply(x, h0, c0, lengths, seed, options, *weights)
+    else:
+        known = [t for t in (x, h0, c0, *weights) if t is not None]
+        tape = torch.is_grad_enabled() and any(t.requires_grad for t in known)
+        *results, _ = _ops.forward(x, weights, h0, c0, lengths, seed, *options, tape or seed is not None)
+    return results
 
 
 def _lengths(value: Any, shape: torch.Size, batch_first: bool) -> Tensor:

@@ -1,0 +1,294 @@
+// Calls from programs that XLA has compiled, for JAX: handlers of XLA's foreign function interface, on the CPU.
+//
+// A network comes as the attributes that make_network takes; two more, `inputs` and `outputs`, name the arrays on
+// either side, in their order. Which there are says what is wanted: an output `tape` makes a forward call one for
+// training. XLA calls the handlers on threads of its own, several at once and without Python's lock, and takes errors
+// as values.
+#include "bindings.h"
+
+#include <xla/ffi/api/ffi.h>
+
+#include <algorithm>
+#include <locale>
+#include <map>
+#include <sstream>
+#include <stdexcept>
+
+namespace fastrnn::python {
+namespace {
+
+namespace ffi = xla::ffi;
+
+constexpr size_t line = 64;  // what a tape's address is a multiple of
+
+// --- attributes -----------------------------------------------------------------------------------------------------
+
+class Attributes {
+ public:
+  explicit Attributes(const ffi::Dictionary& all) : all_(all) {}
+
+  template <class T> T get(const char* name) {
+    const ffi::ErrorOr<T> value = all_.get<T>(name);
+    if (value.has_error()) throw std::invalid_argument(std::string(name) + ": " + value.error().message());
+    ++read_;
+    return *value;
+  }
+  std::string text(const char* name) { return std::string(get<std::string_view>(name)); }
+
+  // An attribute that nobody has asked for is an option of another version, which must not be overlooked.
+  void expect_no_more() const {
+    if (read_ != all_.size()) {
+      wrong_value("attributes", std::to_string(read_) + " of them", std::to_string(all_.size()));
+    }
+  }
+
+ private:
+  const ffi::Dictionary& all_;
+  size_t read_ = 0;
+};
+
+// "tanh 0.0 0.0 affine 2.0 1.0"
+std::vector<NamedActivation> activations_of(const std::string& text) {
+  std::istringstream in(text);
+  in.imbue(std::locale::classic());
+  std::vector<NamedActivation> all;
+  std::string name;
+  double alpha = 0, beta = 0;
+  while (in >> name >> alpha >> beta) all.push_back({name, alpha, beta});
+  return all;
+}
+
+std::optional<NamedOptions> options_of(Attributes& a) {
+  auto activations = activations_of(a.text("activations"));
+  const auto clip = a.get<double>("clip");
+  const bool coupled = a.get<bool>("coupled_input_forget"), peephole = a.get<bool>("peephole");
+  if (activations.empty()) return std::nullopt;
+  return NamedOptions{std::move(activations), clip > 0 ? std::optional(clip) : std::nullopt, coupled, peephole};
+}
+
+Network network_of(Attributes& a) {
+  return make_network(a.text("cell"), a.get<int64_t>("input_size"), a.get<int64_t>("hidden_size"),
+                      a.get<int64_t>("num_layers"), a.get<bool>("bias"), a.get<bool>("batch_first"),
+                      a.get<double>("dropout"), a.get<bool>("bidirectional"), a.get<int64_t>("proj_size"),
+                      a.text("dtype"), options_of(a));
+}
+
+// --- arrays ---------------------------------------------------------------------------------------------------------
+
+const char* name_of(ffi::DataType type) {
+  switch (type) {
+    case ffi::F32:
+      return "float32";
+    case ffi::F64:
+      return "float64";
+    case ffi::S32:
+      return "int32";
+    case ffi::S64:
+      return "int64";
+    case ffi::U8:
+      return "uint8";
+    case ffi::U32:
+      return "uint32";
+    default:
+      return "another type";
+  }
+}
+
+ffi::AnyBuffer buffer(const ffi::AnyBuffer& argument) { return argument; }
+ffi::AnyBuffer buffer(ffi::Result<ffi::AnyBuffer> result) { return *result; }
+
+// The arrays on one side of a call, by their names.
+class Arrays {
+ public:
+  template <class Buffers>
+  Arrays(const Network& net, const char* side, const std::string& names, const Buffers& given)
+      : dtype_(net.dtype == DType::float32 ? ffi::F32 : ffi::F64) {
+    size_t count = 0;
+    for (size_t begin = 0; begin < names.size(); ++count) {
+      const size_t end = std::min(names.find(' ', begin), names.size());
+      if (count < given.size()) {
+        const auto found = given.template get<ffi::AnyBuffer>(count);
+        if (found.has_error()) throw std::invalid_argument(std::string(side) + ": " + found.error().message());
+        all_.emplace(names.substr(begin, end - begin), buffer(*found));
+      }
+      begin = end + 1;
+    }
+    if (count != given.size() || all_.size() != count) {
+      wrong_value(side, std::to_string(given.size()) + " names of arrays", "'" + names + "'");
+    }
+  }
+
+  bool has(const std::string& name) const { return all_.count(name) > 0; }
+
+  Shape shape(const std::string& name) const {
+    const auto sizes = find(name).dimensions();
+    return Shape(sizes.begin(), sizes.end());
+  }
+  ffi::DataType type(const std::string& name) const { return find(name).element_type(); }
+
+  // Where an array lies that has to be there; one without elements lies anywhere.
+  void* get(const std::string& name, ffi::DataType wanted, const Shape& wanted_shape) const {
+    if (type(name) != wanted || shape(name) != wanted_shape) {
+      wrong_value(name, name_of(wanted) + text(wanted_shape), name_of(type(name)) + text(shape(name)));
+    }
+    void* const data = find(name).untyped_data();
+    alignas(line) static std::byte nothing[line];
+    return data ? data : nothing;
+  }
+  void* get(const std::string& name, const Shape& wanted_shape) const { return get(name, dtype_, wanted_shape); }
+
+  void* get_if_there(const std::string& name, const Shape& wanted_shape) const {
+    return has(name) ? get(name, wanted_shape) : nullptr;
+  }
+
+  std::vector<void*> parameters(const Network& net, const std::string& prefix) const {
+    std::vector<void*> flat;
+    for (const auto& [name, wanted_shape] : parameter_shapes(net)) flat.push_back(get(prefix + name, wanted_shape));
+    return flat;
+  }
+
+ private:
+  const ffi::AnyBuffer& find(const std::string& name) const {
+    const auto found = all_.find(name);
+    if (found == all_.end()) wrong_value(name, "an array", "none");
+    return found->second;
+  }
+
+  ffi::DataType dtype_;
+  std::map<std::string, ffi::AnyBuffer> all_;
+};
+
+// XLA's types of sizes need not be those of other arrays; the core's are.
+template <class Int> std::vector<int64_t> checked_lengths(const void* data, const Extent& e) {
+  const auto* given = static_cast<const Int*>(data);
+  std::vector<int64_t> lengths(given, given + e.rows);
+  for (size_t i = 0; i < lengths.size(); ++i) {
+    if (lengths[i] < 0 || lengths[i] > e.steps) {
+      wrong_value("lengths", "values in 0 ... " + std::to_string(e.steps),
+                  std::to_string(lengths[i]) + " at index " + std::to_string(i));
+    }
+  }
+  return lengths;
+}
+
+// --- calls ----------------------------------------------------------------------------------------------------------
+
+// What forward and backward calls have in common: the network, its arrays, and the inputs of forward.
+struct Call {
+  Attributes attributes;
+  Network net;
+  Arrays in, out;
+  Extent extent;
+  std::vector<int64_t> lengths;
+  std::vector<LayerWeights> weights;
+
+  Call(const ffi::RemainingArgs& args, const ffi::RemainingRets& rets, const ffi::Dictionary& given)
+      : attributes(given), net(network_of(attributes)), in(net, "inputs", attributes.text("inputs"), args),
+        out(net, "outputs", attributes.text("outputs"), rets), extent(checked_extent()),
+        weights(by_layer<LayerWeights>(net, in.parameters(net, ""))) {
+    attributes.expect_no_more();
+    if (in.has("lengths")) {
+      const bool wide = in.type("lengths") == ffi::S64;
+      const void* data = in.get("lengths", wide ? ffi::S64 : ffi::S32, {extent.rows});
+      lengths = wide ? checked_lengths<int64_t>(data, extent) : checked_lengths<int32_t>(data, extent);
+    }
+  }
+
+  Shape y_shape() const { return over_time(net, extent, {net.width()}); }
+  Shape h_shape() const { return state_shape(net, extent, net.output_size()); }
+  Shape c_shape() const { return state_shape(net, extent, net.hidden_size); }
+
+  // An array over time, contiguous.
+  Strided over_steps(void* data, int64_t width) const {
+    const int64_t T = extent.steps, B = extent.rows;
+    return net.batch_first && extent.batched ? Strided{data, width, T * width, 1} : Strided{data, B * width, width, 1};
+  }
+
+  std::byte* tape(const Arrays& side) const {
+    const size_t bytes = tape_layout(net, extent.steps, extent.rows).bytes;
+    void* const data = side.get("tape", ffi::U8, {static_cast<int64_t>(bytes)});
+    // XLA aligns all its buffers so, and JAX copies what it is lent where that lies elsewhere.
+    if (reinterpret_cast<uintptr_t>(data) % line) wrong_value("tape", "an address that is a multiple of 64", "another");
+    return static_cast<std::byte*>(data);
+  }
+
+  void fill(Forward& call, const Arrays& side_of_y) const {
+    call.steps = extent.steps, call.rows = extent.rows;
+    call.lengths = in.has("lengths") ? lengths.data() : nullptr;
+    call.x = over_steps(in.get("x", over_time(net, extent, {net.input_size})), net.input_size);
+    call.h0 = in.get_if_there("h0", h_shape());
+    if (net.has_cell()) call.c0 = in.get_if_there("c0", c_shape());
+    call.y = over_steps(side_of_y.get("y", y_shape()), net.width());
+    if (in.has("seed")) {
+      const auto* halves = static_cast<const uint32_t*>(in.get("seed", ffi::U32, {2}));
+      call.dropout_seed = uint64_t{halves[0]} << 32 | halves[1];
+    }
+  }
+
+ private:
+  Extent checked_extent() const {
+    const Shape x = in.shape("x");
+    if (x.size() != 2 && x.size() != 3) wrong_value("x", "2 or 3 axes", text(x));
+    return extent_of(net, x);
+  }
+};
+
+void run_forward(const Call& call) {
+  Forward f{};
+  call.fill(f, call.out);
+  f.h_n = call.out.get("h_n", call.h_shape());
+  if (call.net.has_cell()) f.c_n = call.out.get("c_n", call.c_shape());
+  if (call.out.has("tape")) f.tape = call.tape(call.out);
+  forward(call.net, call.weights, f);
+}
+
+void run_backward(const Call& call) {
+  Backward b{};
+  call.fill(b, call.in);
+  b.tape = call.tape(call.in);
+  if (call.in.has("dy")) b.dy = call.over_steps(call.in.get("dy", call.y_shape()), call.net.width());
+  b.dh_n = call.in.get_if_there("dh_n", call.h_shape());
+  b.dh0 = call.out.get("dh0", call.h_shape());
+  if (call.net.has_cell()) {
+    b.dc_n = call.in.get_if_there("dc_n", call.c_shape());
+    b.dc0 = call.out.get("dc0", call.c_shape());
+  }
+  if (call.out.has("dx")) {
+    void* const dx = call.out.get("dx", over_time(call.net, call.extent, {call.net.input_size}));
+    b.dx = call.over_steps(dx, call.net.input_size);
+  }
+  const auto gradients = by_layer<LayerGradients>(call.net, call.out.parameters(call.net, "d"));
+  b.gradients = gradients.data();
+  backward(call.net, call.weights, b);
+}
+
+template <void (*run)(const Call&)> XLA_FFI_Error* handle(XLA_FFI_CallFrame* frame) {
+  const auto guarded = [](ffi::RemainingArgs args, ffi::RemainingRets rets, ffi::Dictionary attributes) {
+    try {
+      run(Call(args, rets, attributes));
+      return ffi::Error::Success();
+    } catch (const std::bad_alloc&) {
+      return ffi::Error(ffi::ErrorCode::kResourceExhausted, "fastrnn: not enough memory for the call");
+    } catch (const std::exception& error) {
+      return ffi::Error::InvalidArgument(std::string("fastrnn: ") + error.what());
+    }
+  };
+  static const auto handler = ffi::Ffi::Bind().RemainingArgs().RemainingRets().Attrs().To(guarded);
+  return handler->Call(frame);
+}
+
+py::capsule capsule(XLA_FFI_Handler* handler) { return py::capsule(reinterpret_cast<void*>(handler)); }
+
+}  // namespace
+
+void define_xla(py::module_& m) {
+  m.def("xla_handlers", [] {
+    py::dict handlers;
+    handlers["fastrnn_forward"] = capsule(&handle<run_forward>);
+    handlers["fastrnn_backward"] = capsule(&handle<run_backward>);
+    return handlers;
+  });
+  m.def("xla_version", [] { return py::make_tuple(XLA_FFI_API_MAJOR, XLA_FFI_API_MINOR); });
+}
+
+}  // namespace fastrnn::python

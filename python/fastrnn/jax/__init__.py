@@ -1,0 +1,27 @@
+"""RNN, LSTM and GRU on JAX arrays: functions that run in fastrnn's kernels under `jit`, `grad`, `vmap` and `scan`.
+
+    y, (h_n, c_n) = fastrnn.jax.lstm(x, weights)        as `fastrnn.functional.lstm`, on the CPU, in float32 and float64
+    fastrnn.jax.gru, fastrnn.jax.rnn
+
+They are pure functions, differentiable once in reverse mode (`jax.custom_vjp`), and calls of XLA's foreign function
+interface inside. As everywhere in fastrnn, the kernels count denormal numbers as zero.
+"""
+
+try:
+    import jax as _jax
+except ModuleNotFoundError as error:
+    if error.name != "jax":
+        raise
+    raise ModuleNotFoundError("fastrnn.jax needs JAX: pip install 'fastrnn[jax]'", name="jax") from error
+
+from ._functions import gru, lstm, rnn
+from ._register import register as _register
+
+_register()
+
+for _public in (gru, lstm, rnn):
+    _public.__module__ = __name__  # where users find them
+
+del _jax, _public
+
+__all__ = ["gru", "lstm", "rnn"]

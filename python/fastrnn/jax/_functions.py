@@ -1,0 +1,244 @@
+"""`rnn`, `lstm` and `gru`: what they take is checked here, when a program is traced, and handed to `_ops`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import jax
+import jax.dtypes
+import jax.numpy as jnp
+import numpy as np
+
+from .. import functional
+from .._checks import check_bool, check_probability, got
+from .._options import Activation, Options
+from .._spec import gru_cell, rnn_cell
+from . import _ops
+from ._spread import differing_as
+
+Array: TypeAlias = Any  # jax.Array
+State: TypeAlias = Any  # h, or (h, c) for an LSTM
+Weights: TypeAlias = Mapping[str, Array] | Sequence[Array]
+
+DTYPES = ("float32", "float64")
+
+
+def rnn(
+    x: Array,
+    weights: Weights,
+    state: State = None,
+    *,
+    lengths: Any = None,
+    num_layers: int = 1,
+    bidirectional: bool = False,
+    batch_first: bool = False,
+    dropout: float = 0.0,
+    dropout_key: Array | None = None,
+    nonlinearity: str = "tanh",
+    clip: float | None = None,
+    activations: Sequence[Activation] | None = None,
+) -> tuple[Array, State]:
+    """A plain recurrent network, `fastrnn.RNN`, on JAX arrays.
+
+    Args:
+        x: (T, B, I); (B, T, I) with `batch_first`; or one sequence (T, I). float32, or in JAX's 64-bit mode float64.
+        weights: all arrays by `fastrnn.RNN`'s parameter names, or in a sequence in the flat order: by layer, then
+            direction, then weight_ih (G*H, I, or D*H_out above the first layer), weight_hh (G*H, H_out) and, if there
+            are biases, bias_ih and bias_hh (G*H,); in an RNN, G is 1 and H_out is H. Of the dtype of x.
+        state: where to start from, h0 (L*D, B, H) of the dtype of x, without B if x has none. None is zeros.
+        lengths: None (all rows have T steps) or (B,) integers in 0…T, which may be traced; for one sequence an int.
+        num_layers, bidirectional, batch_first, nonlinearity, clip, activations: as in `fastrnn.RNN`; they are static.
+        dropout: the probability with which each element that goes from one layer to the next is replaced by 0; the
+            others are divided by 1 - dropout. Static.
+        dropout_key: one of `jax.random`'s keys, which the masks depend on. None: nothing is dropped, as in inference.
+
+    Returns:
+        y, (T, B, D*H) in x's layout, 0 past a row's length, and h_n, the state after each row's last step, shaped as
+        h0; of the dtype of x.
+
+    Raises:
+        TypeError, ValueError: an argument, or one of the weights, has a wrong type, dtype, shape or value, or is
+            missing, or lies on another device than a CPU; the message names it. Values of traced lengths are checked
+            in the kernel: the program then ends with a `jax.errors.JaxRuntimeError`.
+    """
+    cell, options = rnn_cell(nonlinearity), Options(activations, clip)
+    switches = num_layers, bidirectional, batch_first
+    return _call(cell, options, x, weights, state, lengths, *switches, dropout, dropout_key)
+
+
+def lstm(
+    x: Array,
+    weights: Weights,
+    state: State = None,
+    *,
+    lengths: Any = None,
+    num_layers: int = 1,
+    bidirectional: bool = False,
+    batch_first: bool = False,
+    dropout: float = 0.0,
+    dropout_key: Array | None = None,
+    peephole: bool = False,
+    coupled_input_forget: bool = False,
+    clip: float | None = None,
+    activations: Sequence[Activation] | None = None,
+) -> tuple[Array, State]:
+    """A long short-term memory, `fastrnn.LSTM`, on JAX arrays.
+
+    Args:
+        weights: as in `rnn`, with G = 4; with a projection, each layer and direction has weight_hr (H_out, H), too, and
+            with peepholes weight_peephole (3*H,).
+        state: (h0, c0) of shapes (L*D, B, H_out) and (L*D, B, H); None in any place is zeros.
+        peephole, coupled_input_forget, clip, activations: as in `fastrnn.LSTM`; static.
+        others: as in `rnn`.
+
+    Returns:
+        y, (T, B, D*H_out) in x's layout, and (h_n, c_n), shaped as h0 and c0; of the dtype of x.
+
+    Raises:
+        TypeError, ValueError: as `rnn`.
+    """
+    options = Options(activations, clip, coupled_input_forget, peephole)
+    switches = num_layers, bidirectional, batch_first
+    return _call("lstm", options, x, weights, state, lengths, *switches, dropout, dropout_key)
+
+
+def gru(
+    x: Array,
+    weights: Weights,
+    state: State = None,
+    *,
+    lengths: Any = None,
+    num_layers: int = 1,
+    bidirectional: bool = False,
+    batch_first: bool = False,
+    dropout: float = 0.0,
+    dropout_key: Array | None = None,
+    reset_after: bool = True,
+    clip: float | None = None,
+    activations: Sequence[Activation] | None = None,
+) -> tuple[Array, State]:
+    """A gated recurrent unit, `fastrnn.GRU`, on JAX arrays.
+
+    Args:
+        weights: as in `rnn`, with G = 3.
+        reset_after, clip, activations: as in `fastrnn.GRU`; static.
+        others: as in `rnn`.
+
+    Returns:
+        y and h_n, as `rnn`.
+
+    Raises:
+        TypeError, ValueError: as `rnn`.
+    """
+    cell, options = gru_cell(reset_after), Options(activations, clip)
+    switches = num_layers, bidirectional, batch_first
+    return _call(cell, options, x, weights, state, lengths, *switches, dropout, dropout_key)
+
+
+def _call(
+    cell: str,
+    options: Options,
+    x: Array,
+    weights: Weights,
+    state: State,
+    lengths: Any,
+    num_layers: int,
+    bidirectional: bool,
+    batch_first: bool,
+    dropout: float,
+    dropout_key: Array | None,
+) -> tuple[Array, State]:
+    batch_first, dropout = check_bool("batch_first", batch_first), check_probability("dropout", dropout)
+    if isinstance(weights, Mapping):
+        weights = {name: _array(str(name), array) for name, array in weights.items()}
+    elif isinstance(weights, Sequence):
+        weights = [_array(f"weights[{k}]", array) for k, array in enumerate(weights)]
+    sizes = num_layers, bidirectional, batch_first
+    spec, flat = functional._network(cell, weights, *sizes, options, dropout, jax.Array)
+    net = _ops.Network.of(spec)
+
+    x = _array("x", x)
+    if x.ndim not in (2, 3) or x.shape[-1] != spec.input_size:
+        batched = f"({'B, T' if batch_first else 'T, B'}, {spec.input_size})"
+        raise ValueError(f"x: expected shape {batched} or (T, {spec.input_size}), got {x.shape}")
+    inputs = {"x": x} | dict(zip(net.parameter_shapes, flat, strict=True))
+    shapes = {"x": x.shape} | net.parameter_shapes
+    states = _states(net, state)
+    shapes |= {f"{name}0": shape for name, shape in net.state_shapes(x).items()}
+    for name, array in (inputs | states).items():
+        if array is not None:
+            _check(name, array, shapes[name], spec.dtype)
+    steps, batch = net.extent(x)
+    seed = None if dropout_key is None else _seed(dropout_key)
+    inputs |= states | {"lengths": _lengths(lengths, steps, batch), "seed": seed if net.drops else None}
+    results = _ops.differentiable(net)(differing_as(inputs, inputs))
+    return results["y"], (results["h_n"], results["c_n"]) if net.has_cell else results["h_n"]
+
+
+def _array(name: str, value: Any) -> Array:
+    """A JAX array on a CPU, or one that is traced, of a real type."""
+    if not isinstance(value, (jax.Array, np.ndarray)):
+        raise TypeError(f"{name}: expected an array of {' or '.join(DTYPES)}, {got(value)}")
+    if isinstance(value, np.ndarray) and value.dtype not in DTYPES:
+        raise TypeError(f"{name}: expected an array of {' or '.join(DTYPES)}, got dtype {value.dtype}")
+    array = jnp.asarray(value)
+    if not isinstance(array, jax.core.Tracer):
+        others = {device.platform for device in array.devices()} - {"cpu"}
+        if others:
+            raise ValueError(f"{name}: fastrnn.jax runs on the CPU alone, got an array on {', '.join(sorted(others))}")
+    return array
+
+
+def _check(name: str, array: Array, shape: tuple[int, ...], dtype: str) -> None:
+    if array.dtype != dtype:
+        raise TypeError(f"{name}: expected an array of {dtype}, as weight_ih_l0, got dtype {array.dtype}")
+    if array.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
+
+
+def _states(net: _ops.Network, state: State) -> dict[str, Array | None]:
+    """h0, and for an LSTM c0."""
+    pair = isinstance(state, (tuple, list))
+    if not net.has_cell:
+        if pair:
+            raise TypeError(f"state: expected the array h0, {got(state)}")
+        return {"h0": None if state is None else _array("h0", state)}
+    if state is None:
+        state = (None, None)
+    elif not pair:
+        raise TypeError(f"state: expected a tuple (h0, c0), {got(state)}")
+    if len(state) != 2:
+        raise ValueError(f"state: expected a tuple (h0, c0), got one of length {len(state)}")
+    return {name: None if s is None else _array(name, s) for name, s in zip(("h0", "c0"), state, strict=True)}
+
+
+def _lengths(lengths: Any, steps: int, batch: tuple[int, ...]) -> Array | None:
+    """An array (B,), (1,) for one sequence; values that are known are checked."""
+    if lengths is None:
+        return None
+    known = not isinstance(lengths, jax.core.Tracer)
+    if known:
+        try:
+            lengths = np.asarray(lengths)
+        except (TypeError, ValueError):
+            raise TypeError(f"lengths: expected integers, {got(lengths)}") from None
+        if lengths.size == 0 and lengths.dtype == np.float64:
+            lengths = lengths.astype(np.int32)  # NumPy's default for []
+    if not np.issubdtype(lengths.dtype, np.integer):
+        raise TypeError(f"lengths: expected integers, got dtype {lengths.dtype}")
+    if lengths.shape != batch and (batch or lengths.shape != (1,)):
+        raise ValueError(f"lengths: expected shape {batch}, got {lengths.shape}")
+    if known and not ((lengths >= 0) & (lengths <= steps)).all():
+        raise ValueError(f"lengths: expected values in 0…{steps}, got {lengths.tolist()}")
+    wide = not known and lengths.dtype.itemsize == 8  # in JAX's 64-bit mode
+    return jnp.asarray(lengths.reshape(batch or (1,)), jnp.int64 if wide else jnp.int32)
+
+
+def _seed(key: Any) -> Array:
+    """Two numbers of 32 bits each."""
+    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    raw = isinstance(key, (jax.Array, np.ndarray)) and key.dtype == np.uint32
+    if not (typed or raw) or key.ndim != (0 if typed else 1):
+        raise TypeError(f"dropout_key: expected one key, as jax.random.key(0), {got(key)}")
+    return jax.random.bits(key, (2,), jnp.uint32)

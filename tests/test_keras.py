@@ -1,0 +1,72 @@
+"""`fastrnn.keras` on each of Keras' backends, in a process of its own: a process has one backend for good."""
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+CHECKS = Path(__file__).with_name("keras_checks.py")
+
+
+def run(backend, *command, timeout=600):
+    environment = os.environ | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, *map(str, command)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def needs(*packages):
+    for package in packages:
+        if find_spec(package) is None:
+            pytest.skip(f"could not import {package!r}")
+
+
+@pytest.mark.parametrize("backend", ["torch", "tensorflow", "jax"])
+def test_backend(backend):
+    needs("keras", backend)
+    done = run(backend, "-m", "pytest", "-q", "-p", "no:cacheprovider", CHECKS)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_backend_without_kernels():
+    needs("keras")
+    program = """
+import warnings
+import keras, numpy as np
+import fastrnn.keras
+x = np.ones((2, 3, 4), "float32")
+ours, stock = fastrnn.keras.SimpleRNN(5), keras.layers.SimpleRNN(5)
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    y = ours(x)
+print(*(str(w.message) for w in said if "fastrnn" in str(w.message)))
+stock.build(x.shape)
+stock.set_weights(ours.get_weights())
+assert np.array_equal(y, stock(x))
+assert fastrnn.native_calls() == 0
+"""
+    done = run("numpy", "-c", program)
+    assert done.returncode == 0, done.stderr
+    assert "Keras' backend numpy" in done.stdout
+
+
+def test_without_keras():
+    """What to install is told."""
+    program = """
+import sys
+sys.modules["keras"] = None
+import fastrnn
+try:
+    fastrnn.keras
+except ModuleNotFoundError as error:
+    print(error)
+"""
+    assert "pip install 'fastrnn[keras]'" in run("torch", "-c", program).stdout
+
+
+def test_examples():
+    needs("keras", "torch")
+    done = run("torch", "-m", "pytest", "-q", "-p", "no:cacheprovider", CHECKS.with_name("keras_example_checks.py"))
+    assert done.returncode == 0, done.stdout + done.stderr
