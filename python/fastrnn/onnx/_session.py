@@ -22,9 +22,10 @@ from ._rewrite import Replaced, graphs, rewrite
 
 FOLDER = "session.model_external_initializers_file_folder_path"  # of ONNX Runtime: where data lies beside model bytes
 SMALL = 64  # elements
-# Of ONNX Runtime: whether its idle threads spin. They do for long, by default, on the cores that the kernels' threads
-# need: a tagger of two bidirectional LSTMs takes up to twice as long so.
+# Of ONNX Runtime: whether its idle threads spin, and, from version 1.26 on, for how many microseconds. By default they
+# do for long, on the cores that the kernels' threads need: a tagger of two bidirectional LSTMs takes twice as long so.
 SPINNING = "session.intra_op.allow_spinning"
+SPIN_DURATION = "session.intra_op.spin_duration_us"
 
 _registered: weakref.WeakSet[Any] = weakref.WeakSet()  # options that have the operators: they take them once
 _lock = threading.Lock()
@@ -41,9 +42,9 @@ class InferenceSession(onnxruntime.InferenceSession):
     Args:
         path_or_bytes: the path of an ONNX model, the model as bytes, or an `onnx.ModelProto`. It is not changed.
         sess_options: as in ONNX Runtime. The kernels use at most `intra_op_num_threads` threads, with 0 as many as
-            `fastrnn.get_num_threads()`; ONNX Runtime's idle threads leave them the cores, unless the options have an
-            entry "session.intra_op.allow_spinning". The options can be used again. They keep that entry, the folder of
-            external data and the operators.
+            `fastrnn.get_num_threads()`; ONNX Runtime's idle threads soon leave them the cores, unless the options have
+            an entry "session.intra_op.allow_spinning" or "….spin_duration_us". The options can be used again. They
+            keep such an entry, the folder of external data and the operators.
         providers, provider_options, **kwargs: as in ONNX Runtime. The kernels run on the CPU.
 
     Attributes:
@@ -69,8 +70,8 @@ class InferenceSession(onnxruntime.InferenceSession):
         if not isinstance(options, onnxruntime.SessionOptions):
             raise TypeError(f"sess_options must be an onnxruntime.SessionOptions, {got(sess_options)}")
         given, self._folder, self.replaced = _prepare(path_or_bytes, options.intra_op_num_threads)
-        if self.replaced.swapped and _entry(options, SPINNING) is None:
-            options.add_session_config_entry(SPINNING, "0")
+        if self.replaced.swapped:
+            _let_threads_sleep(options)
         with _operators_in(options, self._folder):
             super().__init__(given, options, providers, provider_options, **kwargs)
 
@@ -156,6 +157,15 @@ def _operators_in(options: Any, folder: str) -> Iterator[None]:
         if _entry(options, FOLDER) != folder:
             options.add_session_config_entry(FOLDER, folder)
         yield
+
+
+def _let_threads_sleep(options: Any) -> None:
+    if _entry(options, SPINNING) is not None or _entry(options, SPIN_DURATION) is not None:
+        return
+    if tuple(map(int, onnxruntime.__version__.split(".")[:2])) >= (1, 26):
+        options.add_session_config_entry(SPIN_DURATION, "30")  # as the kernels' own threads
+    else:
+        options.add_session_config_entry(SPINNING, "0")
 
 
 def _entry(options: Any, name: str) -> str | None:
