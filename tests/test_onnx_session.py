@@ -1,5 +1,6 @@
 """fastrnn.onnx.InferenceSession beside ONNX Runtime's own: the same models, results and interface."""
 
+import contextlib
 import gc
 import itertools
 import sys
@@ -150,6 +151,22 @@ def test_a_loop(outer):
     assert_same(ours(model), stock(model), models.stream_feed(T=6), 6)
 
 
+def test_weights_go_where_they_are_used():
+    """ONNX Runtime shows a kernel only constants of its own graph; weights of the graphs around would be packed again
+    in each step. An own copy each, and none that nobody uses; overridable ones stay."""
+    model, _ = rewrite(models.stream(), 0)
+    (body,) = (a.g for node in model.graph.node for a in node.attribute if a.name == "body")
+    names = [tensor.name for tensor in body.initializer]
+    assert len(names) == len(set(names)) == 3
+    (step,) = (node for node in body.node if node.op_type == "GRU")
+    assert set(names) <= set(step.input)
+    assert {tensor.name for tensor in model.graph.initializer} == {"first", "axis"}
+    model = models.stream()
+    model.graph.input.append(models.describe("W", np.zeros((1, 48, 8), np.float32)))
+    model, _ = rewrite(model, 0)
+    assert {tensor.name for tensor in model.graph.initializer} == {"first", "axis", "W"}
+
+
 @every_operator
 def test_an_if(operator):
     call = models.make_call(operator, direction="bidirectional")
@@ -187,10 +204,13 @@ def test_other_opsets():
         assert_same(session, stock(model), models.feed(call), 1)
 
 
+def negation():
+    x, y = (models.describe(name, np.zeros(3, np.float32)) for name in "xy")
+    return models.make_model([helper.make_node("Neg", ["x"], ["y"])], [x], [y])
+
+
 def test_a_model_without_recurrent_nodes():
-    x = models.describe("x", np.zeros(3, np.float32))
-    y = models.describe("y", np.zeros(3, np.float32))
-    session = ours(models.make_model([helper.make_node("Neg", ["x"], ["y"])], [x], [y]))
+    session = ours(negation())
     assert str(session.replaced) == "swapped nothing"
     assert session.run(None, {"x": np.float32([1, 2])})[0].tolist() == [-1, -2]
 
@@ -304,6 +324,32 @@ def test_threads():
         np.testing.assert_array_equal(ours(model, intra_op_num_threads=threads).run(None, feed), wanted)
 
 
+@pytest.mark.parametrize("version", [None, "1.26.0", "1.18.1"])
+def test_idle_threads_do_not_spin_for_long(version, monkeypatch):
+    """On the cores that the kernels need; the caller's own setting stays, and models without recurrent nodes theirs."""
+    if version:
+        monkeypatch.setattr(onnxruntime, "__version__", version)
+    spinning, duration = "session.intra_op.allow_spinning", "session.intra_op.spin_duration_us"
+
+    def entries(options):
+        found = {}
+        for name in (spinning, duration):
+            with contextlib.suppress(RuntimeError):  # it is not set
+                found[name] = options.get_session_config_entry(name)
+        return found
+
+    options = settings()
+    InferenceSession(negation(), options, CPU)
+    assert not entries(options)
+    InferenceSession(models.tagger(), options, CPU)
+    assert entries(options) == ({spinning: "0"} if version == "1.18.1" else {duration: "30"})
+    for name in (spinning, duration):
+        options = settings()
+        options.add_session_config_entry(name, "1")
+        InferenceSession(models.tagger(), options, CPU)
+        assert entries(options) == {name: "1"}
+
+
 def test_many_threads_at_once():
     """One session in several threads, while others are made on the same options and thrown away."""
     model, options = models.tagger(), settings(intra_op_num_threads=1)
@@ -354,6 +400,19 @@ def test_sessions_give_their_memory_back():
 # ------------------------------------------------------------------------------------------------------------- refusals
 
 
+def test_a_function_of_another_opset():
+    """ONNX does not inline it: ONNX Runtime runs it, and the session says so."""
+    call = models.make_call("GRU")
+    model = models.in_function(call)
+    model.functions[0].opset_import[0].version = 13
+    model.functions[0].node[0].attribute.remove(
+        next(a for a in model.functions[0].node[0].attribute if a.name == "layout")
+    )
+    session = ours(model)
+    assert session.replaced.left == {"the_node": "it is in the function Layer"}
+    assert_same(session, stock(model), models.feed(call), 0)
+
+
 def test_what_stays_with_onnxruntime():
     """And why: an old opset has other operators."""
     call = models.make_call("GRU", layout=None)
@@ -378,7 +437,7 @@ def refusal(session, model):
 
 def test_wrong_models(tmp_path):
     for bad in (None, 3, ["model"]):
-        with pytest.raises(TypeError, match=r"model must be a path, bytes or an onnx\.ModelProto"):
+        with pytest.raises(TypeError, match=r"path_or_bytes must be a path, bytes or an onnx\.ModelProto"):
             InferenceSession(bad)
     with pytest.raises(TypeError, match=r"sess_options must be an onnxruntime\.SessionOptions"):
         InferenceSession(models.tagger(), CPU)

@@ -62,7 +62,11 @@ def read(
     input_forget: Any = 0,
     linear_before_reset: Any = 0,
 ) -> Attributes:
-    """Raises TypeError or ValueError, with the attribute's name, for what such an operator cannot have."""
+    """Raises TypeError or ValueError, with the attribute's name, for what such an operator cannot have.
+
+    All three operators are read as the specification says. ONNX Runtime takes the alpha and beta of an RNN by
+    direction, 0 where there is none, and knows the names of its activations in one case alone.
+    """
     check_choice("direction", direction, DIRECTIONS)
     return Attributes(
         operator,

@@ -22,6 +22,10 @@ from ._rewrite import Replaced, graphs, rewrite
 
 FOLDER = "session.model_external_initializers_file_folder_path"  # of ONNX Runtime: where data lies beside model bytes
 SMALL = 64  # elements
+# Of ONNX Runtime: whether its idle threads spin, and, from version 1.26 on, for how many microseconds. By default they
+# do for long, on the cores that the kernels' threads need: a tagger of two bidirectional LSTMs takes twice as long so.
+SPINNING = "session.intra_op.allow_spinning"
+SPIN_DURATION = "session.intra_op.spin_duration_us"
 
 _registered: weakref.WeakSet[Any] = weakref.WeakSet()  # options that have the operators: they take them once
 _lock = threading.Lock()
@@ -36,17 +40,18 @@ class InferenceSession(onnxruntime.InferenceSession):
     in many threads at once.
 
     Args:
-        model: the path of an ONNX model, the model as bytes, or an `onnx.ModelProto`. It is not changed.
-        sess_options: as in ONNX Runtime. They can be used again; the operators are registered in them, and the folder
-            of external data. The kernels use at most `intra_op_num_threads` threads, with 0 as many as
-            `fastrnn.get_num_threads()`.
+        path_or_bytes: the path of an ONNX model, the model as bytes, or an `onnx.ModelProto`. It is not changed.
+        sess_options: as in ONNX Runtime. The kernels use at most `intra_op_num_threads` threads, with 0 as many as
+            `fastrnn.get_num_threads()`; ONNX Runtime's idle threads soon leave them the cores, unless the options have
+            an entry "session.intra_op.allow_spinning" or "….spin_duration_us". The options can be used again. They
+            keep such an entry, the folder of external data and the operators.
         providers, provider_options, **kwargs: as in ONNX Runtime. The kernels run on the CPU.
 
     Attributes:
         replaced: what runs in fastrnn; print it, or look at its attributes.
 
     Raises:
-        TypeError: `model` is none of these.
+        TypeError: `path_or_bytes` is none of these, or `sess_options` are no such options.
         ValueError: it is in ONNX Runtime's own format, which cannot be changed, or a ModelProto of more than 2 GB.
         Others as ONNX Runtime.
     """
@@ -55,7 +60,7 @@ class InferenceSession(onnxruntime.InferenceSession):
 
     def __init__(
         self,
-        model: str | bytes | os.PathLike[str] | ModelProto,
+        path_or_bytes: str | bytes | os.PathLike[str] | ModelProto,
         sess_options: onnxruntime.SessionOptions | None = None,
         providers: Any = None,
         provider_options: Any = None,
@@ -64,7 +69,9 @@ class InferenceSession(onnxruntime.InferenceSession):
         options = onnxruntime.SessionOptions() if sess_options is None else sess_options
         if not isinstance(options, onnxruntime.SessionOptions):
             raise TypeError(f"sess_options must be an onnxruntime.SessionOptions, {got(sess_options)}")
-        given, self._folder, self.replaced = _prepare(model, options.intra_op_num_threads)
+        given, self._folder, self.replaced = _prepare(path_or_bytes, options.intra_op_num_threads)
+        if self.replaced.swapped:
+            _let_threads_sleep(options)
         with _operators_in(options, self._folder):
             super().__init__(given, options, providers, provider_options, **kwargs)
 
@@ -90,7 +97,7 @@ def _prepare(model: Any, threads: int) -> tuple[Any, str, Replaced]:
         original = model
         ours = _read(model)
     else:
-        raise TypeError(f"model must be a path, bytes or an onnx.ModelProto, {got(model)}")
+        raise TypeError(f"path_or_bytes must be a path, bytes or an onnx.ModelProto, {got(model)}")
     replaced = Replaced()
     if ours is not None:
         ours, replaced = rewrite(ours, threads)
@@ -106,7 +113,7 @@ def _read(data: bytes | None) -> ModelProto | None:
     if data is None:
         return None
     if data[4:8] == b"ORTM":
-        raise ValueError("model is in ONNX Runtime's own format, which cannot be changed: give the ONNX model")
+        raise ValueError("path_or_bytes: the model is in ONNX Runtime's own format, which cannot be changed; give ONNX")
     try:
         return ModelProto.FromString(data)
     except DecodeError:
@@ -118,7 +125,7 @@ def _serialized(model: ModelProto) -> bytes:
         return model.SerializeToString()
     except (EncodeError, ValueError) as error:
         raise ValueError(
-            "model has more than 2 GB: save it with external data (onnx.save_model) and give its path"
+            "path_or_bytes: the model has more than 2 GB; save it with external data and give its path"
         ) from error
 
 
@@ -147,10 +154,23 @@ def _operators_in(options: Any, folder: str) -> Iterator[None]:
         yield
         return
     with _lock:  # the options may be another session's, too
-        try:
-            known = options.get_session_config_entry(FOLDER)
-        except RuntimeError:  # it was never set
-            known = ""
-        if known != folder:
+        if _entry(options, FOLDER) != folder:
             options.add_session_config_entry(FOLDER, folder)
         yield
+
+
+def _let_threads_sleep(options: Any) -> None:
+    if _entry(options, SPINNING) is not None or _entry(options, SPIN_DURATION) is not None:
+        return
+    if tuple(map(int, onnxruntime.__version__.split(".")[:2])) >= (1, 26):
+        options.add_session_config_entry(SPIN_DURATION, "30")  # as the kernels' own threads
+    else:
+        options.add_session_config_entry(SPINNING, "0")
+
+
+def _entry(options: Any, name: str) -> str | None:
+    try:
+        value: str = options.get_session_config_entry(name)
+    except RuntimeError:  # it was never set
+        return None
+    return value
