@@ -172,7 +172,7 @@ class Arrays {
   std::map<std::string, ffi::AnyBuffer> all_;
 };
 
-// XLA's types of sizes need not be those of other arrays; the core's are.
+// In the core's type: JAX's integers have 32 bits, or 64 where it is told so.
 template <class Int> std::vector<int64_t> checked_lengths(const void* data, const Extent& e) {
   const auto* given = static_cast<const Int*>(data);
   std::vector<int64_t> lengths(given, given + e.rows);
