@@ -472,6 +472,30 @@ def test_wrong_tensors():
         ours(models.single(bad))
 
 
+@every_operator
+def test_tensors_of_no_elements(operator):
+    """Which ONNX Runtime may give without memory."""
+    call = models.make_call(operator, peephole=operator == "LSTM")
+    session = ours(models.single(call, ()))
+    for name, array in call.inputs.items():
+        for axis in range(array.ndim):
+            empty = np.zeros([0 if k == axis else size for k, size in enumerate(array.shape)], np.float32)
+            if name == "X" and axis == 0:
+                assert session.run(None, call.inputs | {name: empty})[0].shape == (0, 1, 3, 6)
+            else:
+                with pytest.raises(Exception, match=r": expected"):
+                    session.run(None, call.inputs | {name: empty})
+    assert_same(session, stock(models.single(call, ())), call.inputs, 1)
+
+
+def test_nodes_that_share_a_name():
+    """As those of two bodies may."""
+    model = models.branches(models.make_call("GRU"))
+    for attribute in model.graph.node[0].attribute:
+        attribute.g.node[-1].name = "same"
+    assert list(ours(model).replaced.swapped) == ["same", "same (no_Y)"]
+
+
 def test_forged_nodes():
     """Of our own operators, with attributes that no rewriting gives."""
     call = models.make_call("GRU", hidden_size=None)

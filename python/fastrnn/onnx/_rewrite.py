@@ -55,6 +55,8 @@ def rewrite(model: ModelProto, threads: int) -> tuple[ModelProto, Replaced]:
     for node in _nodes(model.graph):
         if _recurrent(node):
             name, operator = _name(node), node.op_type
+            if name in replaced.swapped or name in replaced.left:  # as nodes of two bodies may share
+                name = f"{name} ({', '.join(filter(None, node.output))})"
             try:
                 if opset < FIRST_OPSET:
                     raise ValueError(f"it is of opset {opset}, before {FIRST_OPSET}")
