@@ -493,7 +493,7 @@ def test_nodes_that_share_a_name():
     model = models.branches(models.make_call("GRU"))
     for attribute in model.graph.node[0].attribute:
         attribute.g.node[-1].name = "same"
-    assert list(ours(model).replaced.swapped) == ["same", "same (no_Y)"]
+    assert list(ours(model).replaced.swapped) == ["same", "same (yes_Y)"]
 
 
 def test_forged_nodes():
