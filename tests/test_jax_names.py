@@ -82,7 +82,8 @@ def test_the_same_numbers(example, cell):
     losses, gradients = [], []
     for backend in example.BACKENDS:
         model = example.NameModel(backend, cell, 16, jax.random.key(0))
-        loss, gradient = example.eqx.filter_value_and_grad(example.loss_of)(model, names)
+        compiled = example.eqx.filter_jit(example.eqx.filter_value_and_grad(example.loss_of))
+        loss, gradient = compiled(model, names)
         losses.append(float(loss))
         gradients.append(jax.tree.leaves(gradient))
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)

@@ -26,10 +26,12 @@ from cases import (  # noqa: E402
     covering,
     in_float64,
     infer,
+    make_data,
     train,
     watched_kinks,
 )
 from fastrnn import _core  # noqa: E402
+from fastrnn._options import Options  # noqa: E402
 
 OPTIONS = {"rnn_relu": {"nonlinearity": "relu"}, "rnn_sigmoid": {"nonlinearity": "sigmoid"}}
 OPTIONS["gru_reset_before"] = {"reset_after": False}
@@ -67,6 +69,31 @@ def named_gradients(dx, dstate, dweights):
     gradients = {"dx": dx} | dict(zip(("dh0", "dc0"), states, strict=False))
     gradients |= {f"d{name}": gradient for name, gradient in dweights.items()}
     return {name: np.asarray(gradient) for name, gradient in gradients.items()}
+
+
+def test_variants_of_the_cells(assert_close):
+    """Peepholes, coupled gates, clipping and other activations, under jit and grad; test_options.py has all of them."""
+    functions = ("hard_sigmoid", ("scaled_tanh", 1.2, 0.7), "softsign")
+    variants = [
+        ("lstm", Options(functions, 0.8, True, True)),
+        ("gru", Options(functions[:2], 0.8)),
+        ("gru_reset_before", Options(functions[:2])),
+        ("rnn_tanh", Options(functions[2:], 0.8)),
+    ]
+    for cell, options in variants:
+        layer = Native(cell, 3, 5, 2, bidirectional=True, dtype="float64", options=options)
+        exact, data = in_float64(layer), make_data(layer, 7, 4, lengths=True)
+        forwards, gradients = train(exact, data)
+        given = {"clip": options.clip, "activations": options.activations}
+        if cell == "lstm":
+            given |= {"peephole": True, "coupled_input_forget": True}
+        run = jax.jit(partial(function(layer.spec), lengths=data.lengths, **given))
+        arguments = as_jax((data.x, layer.parameters, as_state(data.state)))
+        (y, state), pullback = jax.vjp(run, *arguments)
+        found = named(y, state)
+        assert_close("forward", layer.spec, 7, found, {name: forwards[name] for name in found})
+        dx, dweights, dstate = pullback(as_jax((data.dy, as_state(data.dstate))))
+        assert_close("backward", layer.spec, 7, named_gradients(dx, dstate, dweights), gradients)
 
 
 # ------------------------------------------------------------------------------------------------------------- parity
@@ -351,11 +378,18 @@ def test_errors_of_other_cells():
         fastrnn.jax.rnn(X, rnn, nonlinearity="sin")
 
 
+def test_arrays_of_another_platform_are_refused(monkeypatch):
+    """As if there were no kernels for this one."""
+    monkeypatch.setattr(sys.modules["fastrnn.jax._functions"], "PLATFORM", "abacus")
+    with pytest.raises(ValueError, match="weight_ih_l0: expected an array on platform abacus, got one on cpu"):
+        fastrnn.jax.lstm(X, WEIGHTS)
+
+
 def test_kernels_check_what_they_are_given():
     """`jax.ffi.ffi_call` can be called by anybody, and programs can be older than the kernels they run in."""
     layer = fastrnn.LSTM(3, 4, seed=0)
     spec = layer.spec
-    attributes = {n: getattr(spec, n) for n in fastrnn._spec.SPEC_FIELDS}
+    attributes = fastrnn.jax._ops.Network.of(spec).attributes
     y, h = (5, 2, 4), (1, 2, 4)
     tape = (sum(-(-n * 5 * 2 * 4 // 64) * 64 for n in _core.tape_widths(spec)),)
     inputs = {"x": X, **layer.parameters}

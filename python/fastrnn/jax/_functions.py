@@ -22,6 +22,7 @@ State: TypeAlias = Any  # h, or (h, c) for an LSTM
 Weights: TypeAlias = Mapping[str, Array] | Sequence[Array]
 
 DTYPES = ("float32", "float64")
+PLATFORM = "cpu"
 
 
 def rnn(
@@ -177,16 +178,18 @@ def _call(
 
 
 def _array(name: str, value: Any) -> Array:
-    """A JAX array on a CPU, or one that is traced, of a real type."""
+    """A JAX array on the CPU, or one that is traced: of its program, XLA says that it has no kernels elsewhere."""
     if not isinstance(value, (jax.Array, np.ndarray)):
         raise TypeError(f"{name}: expected an array of {' or '.join(DTYPES)}, {got(value)}")
     if isinstance(value, np.ndarray) and value.dtype not in DTYPES:
         raise TypeError(f"{name}: expected an array of {' or '.join(DTYPES)}, got dtype {value.dtype}")
     array = jnp.asarray(value)
     if not isinstance(array, jax.core.Tracer):
-        others = {device.platform for device in array.devices()} - {"cpu"}
+        others = {device.platform for device in array.devices()} - {PLATFORM}
         if others:
-            raise ValueError(f"{name}: fastrnn.jax runs on the CPU alone, got an array on {', '.join(sorted(others))}")
+            raise ValueError(
+                f"{name}: expected an array on platform {PLATFORM}, got one on {', '.join(sorted(others))}"
+            )
     return array
 
 
