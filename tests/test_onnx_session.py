@@ -516,7 +516,7 @@ def test_forged_nodes():
         attribute.CopyFrom(helper.make_attribute(name, value))
         with pytest.raises(Exception, match=message):
             ours(forged).run(None, models.feed(call))
-    for name in [a.name for a in model.graph.node[0].attribute]:
+    for name in {a.name for a in model.graph.node[0].attribute} - {"outputs"}:  # which is for inferring shapes alone
         forged = onnx.ModelProto()
         forged.CopyFrom(model)
         kept = [a for a in forged.graph.node[0].attribute if a.name != name]

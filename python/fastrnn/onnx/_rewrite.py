@@ -121,6 +121,7 @@ def _rewrite_node(node: NodeProto, opset: int, threads: int) -> None:
         "batch_first": int(attributes.batch_first),
         "hidden_size": attributes.hidden_size,
         "present": sum(1 << BITS.index(name) for name in inputs),
+        "outputs": len(node.output),
         "threads": threads,
         "options": int(options is not None),
     }
