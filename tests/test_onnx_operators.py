@@ -9,6 +9,8 @@ import pytest
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
+import onnx.reference  # noqa: E402
+
 import fastrnn  # noqa: E402
 import fastrnn.onnx  # noqa: E402
 from cases import covering  # noqa: E402
