@@ -20,7 +20,7 @@ std::string text(const Shape& shape) {
 }
 
 void check(const std::string& name, const Tensor& tensor, const Shape& wanted) {
-  if (tensor.data && tensor.shape != wanted) {
+  if (!tensor.absent() && tensor.shape != wanted) {
     throw std::invalid_argument(name + ": expected shape " + text(wanted) + ", got " + text(tensor.shape));
   }
 }
@@ -40,7 +40,7 @@ Spec network(const Attributes& a, const Inputs& in) {
   spec.dtype = a.element == Element::float64 ? DType::float64 : DType::float32;
   spec.input_size = in[W].shape[2];
   if (!spec.hidden_size) spec.hidden_size = in[R].shape[2];
-  spec.bias = in[B].data;
+  spec.bias = !in[B].absent();
   const int64_t D = spec.directions(), G = spec.gates(), H = spec.hidden_size, I = spec.input_size;
   if (H < 1) throw std::invalid_argument("R: expected a hidden size of at least 1, got shape " + text(in[R].shape));
   if (I < 1) throw std::invalid_argument("W: expected an input size of at least 1, got shape " + text(in[W].shape));
@@ -48,7 +48,7 @@ Spec network(const Attributes& a, const Inputs& in) {
     throw std::invalid_argument("R: expected a hidden size of " + std::to_string(H) + ", got shape " +
                                 text(in[R].shape));
   }
-  if (spec.peephole() && !in[P].data) throw std::invalid_argument("P: expected a tensor, got none");
+  if (spec.peephole() && in[P].absent()) throw std::invalid_argument("P: expected a tensor, got none");
   check("W", in[W], {D, G * H, I});
   check("R", in[R], {D, G * H, H});
   check("B", in[B], {D, 2 * G * H});

@@ -19,10 +19,13 @@ enum class Element { float32, float64, float16, bfloat16 };  // the last two are
 
 using Shape = std::vector<int64_t>;
 
-// C-contiguous. Without data: an input that is not there, or an output that nobody wants.
+// C-contiguous. Absent: an input that is not there, or an output that nobody wants. One of no elements may have no
+// data.
 struct Tensor {
   void* data = nullptr;
   Shape shape;
+
+  bool absent() const { return !data && shape.empty(); }
 };
 
 struct Attributes {

@@ -265,7 +265,8 @@ void infer_shapes(const Operator& op, const ShapeContext* context) {
   if (!known(T) || !known(N) || H.size < 1) return;
   const std::vector<Axis> y = batch_first ? std::vector{N, T, D, H} : std::vector{T, D, N, H};
   const std::vector<Axis> state = batch_first ? std::vector{N, D, H} : std::vector{D, N, H};
-  for (size_t output = 0; output < op.outputs(); ++output) {
+  const auto present = static_cast<size_t>(std::max<int64_t>(0, integer("outputs")));  // more must not be named
+  for (size_t output = 0; output < std::min(present, op.outputs()); ++output) {
     Shape shape;
     std::vector<const char*> symbols;
     for (const Axis& axis : output ? state : y)

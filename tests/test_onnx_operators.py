@@ -9,6 +9,8 @@ import pytest
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
+from onnx.reference import ReferenceEvaluator  # noqa: E402
+
 import fastrnn  # noqa: E402
 import fastrnn.onnx  # noqa: E402
 from cases import covering  # noqa: E402
@@ -131,7 +133,7 @@ def test_reference_evaluator(operator):
     for direction in ("forward", "reverse", "bidirectional"):
         for layout in (0, 1):
             call = make_call(operator, direction=direction, layout=layout)
-            found = onnx.reference.ReferenceEvaluator(single(call, ())).run(None, call.inputs)
+            found = ReferenceEvaluator(single(call, ())).run(None, call.inputs)
             for name, array in zip(call.outputs, found, strict=True):
                 np.testing.assert_allclose(run(call)[name], array, rtol=1e-4, atol=1e-5)
 

@@ -55,6 +55,8 @@ def rewrite(model: ModelProto, threads: int) -> tuple[ModelProto, Replaced]:
     for node in _nodes(model.graph):
         if _recurrent(node):
             name, operator = _name(node), node.op_type
+            if name in replaced.swapped or name in replaced.left:  # as nodes of two bodies may share
+                name = f"{name} ({', '.join(filter(None, node.output))})"
             try:
                 if opset < FIRST_OPSET:
                     raise ValueError(f"it is of opset {opset}, before {FIRST_OPSET}")
@@ -119,6 +121,7 @@ def _rewrite_node(node: NodeProto, opset: int, threads: int) -> None:
         "batch_first": int(attributes.batch_first),
         "hidden_size": attributes.hidden_size,
         "present": sum(1 << BITS.index(name) for name in inputs),
+        "outputs": len(node.output),
         "threads": threads,
         "options": int(options is not None),
     }
