@@ -49,7 +49,7 @@ def standard_library_text() -> str:
     paths = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
     if not paths:
         raise UserError("this Python comes without its library's source; give a text of your own with --text FILE")
-    return "".join(path.read_text("utf-8", errors="replace") for path in paths)
+    return "".join(path.read_text("ascii", errors="ignore") for path in paths)
 
 
 def read_text(path: Path) -> str:
