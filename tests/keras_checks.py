@@ -290,8 +290,18 @@ def test_wrong_shapes(kind):
         ours(np.zeros((2, 5, 4), np.float32))
     with pytest.raises(Exception, match=r"\(2, 4\)|\(1, 2, 4\)"):
         ours(np.zeros((2, 5, 3), np.float32), initial_state=states)
+    with pytest.raises(ValueError, match="initial_state must have"):
+        ours(np.zeros((2, 5, 3), np.float32), initial_state=[np.zeros((2, 5), np.float32)] * 3)
     with pytest.raises(ValueError, match="ndim"):
         ours(np.zeros((2, 5), np.float32))
+
+
+@every_kind
+def test_one_state_for_all_rows(kind):
+    stock, ours = twins(kind, (3, 6, 4))
+    states = [normal(1, 5)] * (1 + (kind == "LSTM"))
+    for a, b in zip(gradients(ours, normal(3, 6, 4), states), gradients(stock, normal(3, 6, 4), states), strict=True):
+        assert_same(a, b)
 
 
 @every_kind

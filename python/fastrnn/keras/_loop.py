@@ -44,6 +44,10 @@ def inner_loop(stock: Callable[..., Any], layer: Any, sequences: Any, state: Any
         return result
     x = ops.cast(sequences, dtype)
     states = [ops.cast(s, dtype) for s in keras.tree.flatten(state)]
+    if len(states) != len(layer.state_size):
+        raise ValueError(f"initial_state must have {len(layer.state_size)} tensors, got {len(states)}")
+    if any(s.shape[0] == 1 for s in states):  # one state for all rows
+        states = [ops.broadcast_to(s, (ops.shape(x)[0], layer.units)) for s in states]
     if layer.stateful:
         states = [ops.copy(s) for s in states]  # the variables are written to before the gradients are computed
     if training and layer.cell.dropout:
