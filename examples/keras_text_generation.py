@@ -49,7 +49,7 @@ def standard_library_text() -> str:
     paths = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
     if not paths:
         raise UserError("this Python comes without its library's source; give a text of your own with --text FILE")
-    return "".join(path.read_text("utf-8", errors="replace") for path in paths)
+    return "".join(path.read_text("ascii", errors="ignore") for path in paths)
 
 
 def read_text(path: Path) -> str:
@@ -169,7 +169,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--text", type=Path, metavar="FILE", help="UTF-8 text to learn (the source of Python's library)")
     add("--most", type=positive, default=1_000_000, help="characters of it (%(default)s)")
     add("--characters", type=positive, default=3000, help="different ones that are known (%(default)s)")
-    add("--epochs", type=positive, default=5, help="times that the text is read (%(default)s)")
+    add("--epochs", type=positive, default=3, help="times that the text is read (%(default)s)")
     add("--batch", type=positive, default=64, help="streams that are read side by side (%(default)s)")
     add("--steps", type=positive, default=64, help="characters that gradients reach back (%(default)s)")
     add("--dropout", type=float, default=0.1, help="share of the embedding that is left out (%(default)s)")

@@ -290,8 +290,21 @@ def test_wrong_shapes(kind):
         ours(np.zeros((2, 5, 4), np.float32))
     with pytest.raises(Exception, match=r"\(2, 4\)|\(1, 2, 4\)"):
         ours(np.zeros((2, 5, 3), np.float32), initial_state=states)
+    for shape in ((1, 5), (3, 5), (2, 4), (2, 7)):
+        with pytest.raises(ValueError, match=r"mask must be of shape \(2, 5\)"):
+            ours(np.zeros((2, 5, 3), np.float32), mask=ops.ones(shape, "bool"))
+    with pytest.raises(ValueError, match="initial_state must have"):
+        ours(np.zeros((2, 5, 3), np.float32), initial_state=[np.zeros((2, 5), np.float32)] * 3)
     with pytest.raises(ValueError, match="ndim"):
         ours(np.zeros((2, 5), np.float32))
+
+
+@every_kind
+def test_one_state_for_all_rows(kind):
+    stock, ours = twins(kind, (3, 6, 4))
+    states = [normal(1, 5)] * (1 + (kind == "LSTM"))
+    for a, b in zip(gradients(ours, normal(3, 6, 4), states), gradients(stock, normal(3, 6, 4), states), strict=True):
+        assert_same(a, b)
 
 
 @every_kind
@@ -644,6 +657,9 @@ if BACKEND == "tensorflow":
             assert_same(found, expected)
         assert len(traces) == 2
         assert calls() >= 8
+        for shape in ((2, 2), (3, 4)):
+            with pytest.raises(tf.errors.OpError):
+                functions[1](normal(3, 2, 4), np.ones(shape, bool))
 
     @every_kind
     @pytest.mark.usefixtures("switched_off")

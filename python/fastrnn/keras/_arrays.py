@@ -65,6 +65,8 @@ def forward(cell: str, keep: bool, lengths: Array, x: Array, *arrays: Array) -> 
             bias_hh (G*H,).
     """
     check(cell, [array.shape for array in (x, *arrays)])
+    if lengths.size and (lengths.shape != x.shape[:1] or not 0 <= lengths.min() <= lengths.max() <= x.shape[1]):
+        raise ValueError(f"fastrnn.keras: mask must be of shape {x.shape[:2]}, got one of {lengths.shape[0]} rows")
     count, units = states_of(cell), arrays[0].shape[1]
     spec = _network(cell, x.shape[2], units, len(arrays) > count + 2, str(x.dtype))
     states, weights = (list(map(np.ascontiguousarray, part)) for part in (arrays[:count], arrays[count:]))

@@ -44,6 +44,12 @@ def inner_loop(stock: Callable[..., Any], layer: Any, sequences: Any, state: Any
         return result
     x = ops.cast(sequences, dtype)
     states = [ops.cast(s, dtype) for s in keras.tree.flatten(state)]
+    if len(states) != len(layer.state_size):
+        raise ValueError(f"initial_state must have {len(layer.state_size)} tensors, got {len(states)}")
+    if any(s.shape[0] == 1 for s in states):  # one state for all rows
+        states = [ops.broadcast_to(s, (ops.shape(x)[0], layer.units)) for s in states]
+    if found is not None and any(None not in (a, b) and a != b for a, b in zip(x.shape[:2], found.shape, strict=True)):
+        raise ValueError(f"mask must be of shape {tuple(x.shape[:2])}, got {tuple(found.shape)}")
     if layer.stateful:
         states = [ops.copy(s) for s in states]  # the variables are written to before the gradients are computed
     if training and layer.cell.dropout:
@@ -80,6 +86,7 @@ def _plain(layer: Any, x: Any, states: list[Any], training: bool) -> tuple[Any, 
 def _masked(layer: Any, x: Any, states: list[Any], mask: Any, training: bool) -> tuple[Any, Any, list[Any]]:
     """The steps that count come first in each row, so that the kernels take it for a shorter one; where the mask pads
     on the right, they are there already. A step that does not count repeats the output before it, or gives 0."""
+    mask = ops.broadcast_to(mask, ops.shape(x)[:2])  # raises where sizes that were not known before do not fit
     if layer.go_backwards:
         mask = ops.flip(mask, axis=1)
     length = ops.shape(mask)[1]

@@ -38,7 +38,7 @@ def run(
     training: bool,
 ) -> tuple[tf.Tensor | None, list[tf.Tensor]]:
     """What backward needs is kept in training; elsewhere a gradient, should one be asked for, computes it again."""
-    dtype, count = x.dtype, len(states)
+    dtype, count, units = x.dtype, len(states), weights[1].shape[1]
     lengths = tf.zeros(0, tf.int64) if lengths is None else tf.cast(lengths, tf.int64)
 
     @tf.custom_gradient
@@ -46,9 +46,9 @@ def run(
         types = [dtype] * (1 + count) + [tf.uint8] * training
         results = _call(partial(_arrays.forward, cell, training), [lengths, *inputs], types)
         y, finals, tape = results[0], results[1 : 1 + count], results[1 + count :]
-        y.set_shape((*inputs[0].shape[:2], states[0].shape[1]))
+        y.set_shape((*inputs[0].shape[:2], units))
         for final in finals:
-            final.set_shape((inputs[0].shape[0], states[0].shape[1]))
+            final.set_shape((inputs[0].shape[0], units))
         outputs = [y, *finals] if sequences else finals
 
         def gradient(*derivatives: tf.Tensor) -> list[tf.Tensor]:
