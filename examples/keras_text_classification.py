@@ -67,9 +67,10 @@ def standard_library() -> list[Text]:
             if "test" in path.parts or "tests" in path.parts:
                 continue
             source = path.read_text("utf-8")
+            lines = source.split("\n")
             for node in ast.walk(ast.parse(source)):
                 if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                    pieces.append((ast.get_source_segment(source, node), package))
+                    pieces.append(("\n".join(lines[node.lineno - 1 : node.end_lineno]), package))
     if not pieces:
         raise UserError("this Python comes without its library's source")
     return pieces
@@ -104,7 +105,7 @@ class Batches(keras.utils.PyDataset):
         lengths = (words != 0).sum(1)
         order = np.argsort(lengths, kind="stable")
         parts = [order[k : k + size] for k in range(0, len(order), size)]
-        self._batches = [(words[part, : -(-lengths[part].max() // 20) * 20], labels[part]) for part in parts]
+        self._batches = [(words[part, : -(-max(lengths[part].max(), 1) // 20) * 20], labels[part]) for part in parts]
         self._random = np.random.default_rng(seed)
         self.on_epoch_end()
 
@@ -183,10 +184,9 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         found = newsgroups()
         print("20 Newsgroups" if found else "20 Newsgroups are not on this machine: Python's standard library instead")
-        texts = [(words_of(text), category) for text, category in found or standard_library()]
-        texts = [(words, category) for words, category in texts if words]
-        np.random.default_rng(options.seed).shuffle(texts)
-        texts = texts[: options.most]
+        pieces = [piece for piece in found or standard_library() if piece[0].strip()]
+        order = np.random.default_rng(options.seed).permutation(len(pieces))[: options.most]
+        texts = [(words_of(pieces[k][0]), pieces[k][1]) for k in order]
         categories = sorted({category for _, category in texts})
         labels = np.array([categories.index(category) for _, category in texts])
         cut = len(texts) * 4 // 5
