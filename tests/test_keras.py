@@ -23,7 +23,12 @@ def needs(*packages):
             pytest.skip(f"could not import {package!r}")
 
 
-@pytest.mark.parametrize("backend", ["torch", "tensorflow", "jax"])
+def a_process(name):
+    """Takes long, and shares nothing with others."""
+    return pytest.param(name, marks=pytest.mark.xdist_group(f"keras on {name}"))
+
+
+@pytest.mark.parametrize("backend", map(a_process, ["torch", "tensorflow", "jax"]))
 def test_backend(backend):
     needs("keras", backend)
     done = run(backend, "-m", "pytest", "-q", "-p", "no:cacheprovider", CHECKS)
@@ -66,6 +71,7 @@ except ModuleNotFoundError as error:
     assert "pip install 'fastrnn[keras]'" in run("torch", "-c", program).stdout
 
 
+@pytest.mark.xdist_group("examples in Keras")
 def test_examples():
     needs("keras", "torch")
     done = run("torch", "-m", "pytest", "-q", "-p", "no:cacheprovider", CHECKS.with_name("keras_example_checks.py"))
