@@ -199,10 +199,13 @@ class _Recurrent(RNNBase):
         """Why the kernels cannot serve the call, or None."""
         weights = self._weights()
         dtype, device = weights[0].dtype, x.device.type
-        if dtype not in _ops.DTYPES:
+        on_cuda = device == "cuda" and _ops.serves_cuda()
+        if dtype not in (_ops.CUDA_DTYPES if on_cuda else _ops.DTYPES):
             return f"weights of {dtype} (the kernels take float32 and float64)"
-        if device not in ("cpu", "meta"):
+        if device not in ("cpu", "meta") and not on_cuda:
             return f"tensors on {device} (this build has kernels for the CPU)"
+        if on_cuda and torch.is_autocast_enabled("cuda"):
+            return "an autocast region on a GPU"
         if torch.compiler.is_compiling():
             return (
                 "an export to ONNX, which knows PyTorch's operators alone" if torch.onnx.is_in_onnx_export() else None
