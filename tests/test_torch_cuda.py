@@ -6,8 +6,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from torch._subclasses import FakeTensorMode  # noqa: E402
+
 from conftest import TOLERANCES, relative_error  # noqa: E402
-from fastrnn.torch import _cells, _ops  # noqa: E402
+from fastrnn import _device  # noqa: E402
+from fastrnn.torch import LSTM, _cells, _ops  # noqa: E402
 
 CELLS = [(cell, 0) for cell in _cells.STEPS] + [("lstm", 5)]  # with proj_size
 STEPS, ROWS, INPUTS, HIDDEN, LAYERS = 6, 5, 3, 8, 2
@@ -90,3 +93,18 @@ def test_a_wrong_argument_is_refused(cuda):
             _ops.forward_on_cuda(*wrong, *options, True)
     with pytest.raises(ValueError, match="way: expected one of automatic, "):
         cuda.set_way("none")
+
+
+@pytest.mark.parametrize("dtype", _ops.CUDA_DTYPES, ids=str)
+def test_modules_hand_cuda_tensors_to_the_operators(cuda, monkeypatch, dtype):
+    """By tensors without memory: PyTorch for the CPU has no others of CUDA's."""
+    with FakeTensorMode():
+        lstm = LSTM(3, 4, 2, bidirectional=True, device="meta", dtype=dtype)
+        weights = {name: torch.empty(p.shape, device="cuda", dtype=dtype) for name, p in lstm.named_parameters()}
+        x = torch.empty(6, 5, 3, device="cuda", dtype=dtype)
+        y, (h_n, c_n) = torch.func.functional_call(lstm, weights, (x,), {"lengths": [6, 0, 3, 1, 6]})
+        for result, shape in ((y, (6, 5, 8)), (h_n, (4, 5, 4)), (c_n, (4, 5, 4))):
+            assert (tuple(result.shape), result.device.type, result.dtype) == (shape, "cuda", dtype)
+        assert lstm._unserved(x, ()) is None
+        monkeypatch.setattr(_device, "cuda", lambda: None)
+        assert "kernels" in lstm._unserved(x, ())

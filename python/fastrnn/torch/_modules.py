@@ -37,7 +37,8 @@ class _Recurrent(RNNBase):
     """What the three classes have in common.
 
     A call takes one of three ways. Plain tensors on the CPU in plain Python go to the kernels directly (`_direct`).
-    What PyTorch traces, compiles or transforms goes to the same kernels through `torch.ops.fastrnn` (`_traced`).
+    What PyTorch traces, compiles or transforms goes to the same kernels through `torch.ops.fastrnn` (`_traced`), and so
+    do CUDA tensors to theirs.
     What the kernels do not serve, and what is wrong, goes to PyTorch's own path (`_stock`), which computes it or raises
     its own error.
     """
@@ -374,8 +375,9 @@ class RNN(_Recurrent):
             bidirectional=False, device=None, dtype=None: as `torch.nn.RNN`'s.
 
     A call is `output, h_n = rnn(input, h_0, lengths=lengths)`; `help(RNN.forward)` has its shapes. What the kernels do
-    not serve, such as half precision and other devices than the CPU, runs in PyTorch's own operators, and a warning
-    says why, once. Weights are packed in each call, so that every write to them, `.data` included, takes effect.
+    not serve, such as half precision on the CPU and, unless fastrnn was built with CUDA, a GPU, runs in PyTorch's own
+    operators, and a warning says why, once. Weights are packed in each call, so that every write to them, `.data`
+    included, takes effect.
     """
 
     _kind = "RNN"
