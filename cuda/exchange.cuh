@@ -1,12 +1,14 @@
 // How the blocks that share a layer's steps hand one another what each has computed. An exchange has, for each of a
 // team's rows, a vector of numbers, of which each block gives some columns at every step:
 //
-//   begin(f)               all vectors are f(row, column) for a start; no block goes on before the others are ready
+//   begin()                before all else
 //   put(row, column, x)    a number of the next vectors, by the block that gives it
 //   publish()              that was all of this block's
-//   await()                from here on `now` has the next vectors, of all blocks
+//   await()                from here on the vectors are those that all blocks have put
+//   tile(row)              the vectors of tile_rows rows, in shared memory as ResidentMatrix wants them; asked for in
+//                          the order of the rows
 //
-// `now` lies in shared memory as ResidentMatrix wants it. All threads of a block call all of these together.
+// All threads of a block call all of these but put() together.
 #pragma once
 
 #include "resident_matrix.cuh"
@@ -42,19 +44,19 @@ template <class T> void clear(const ExchangeMemory<T>& all, int teams, const Tea
   if (columns) clear(all.flags, static_cast<size_t>(teams * team.blocks) * sizeof(uint32_t), stream);
 }
 
-// A team is a cluster, or a single block: each has `now` and the next vectors in its shared memory, and all write into
-// one another's.
+// A team is a cluster, or a single block: each has the vectors and the next ones in its shared memory, and all write
+// into one another's.
 template <class T> class ClusterExchange {
  public:
   // `share` of the columns are a block's. Without columns there is nothing to exchange.
   FASTRNN_HOST_DEVICE ClusterExchange(const Team& team, int64_t columns, int64_t, const ExchangeMemory<T>&,
                                       Carver& memory)
       : blocks_(team.blocks), rows_(team.rows), stride_(columns ? spaced<T>(whole(columns, chunk)) : 0),
-        now(memory.take<T>(int64_t{rows_} * stride_)), next_(memory.take<T>(int64_t{rows_} * stride_)) {}
+        now_(memory.take<T>(int64_t{rows_} * stride_)), next_(memory.take<T>(int64_t{rows_} * stride_)) {}
 
-  template <class F> FASTRNN_FN void begin(F f) const {
+  FASTRNN_FN void begin() const {
     for (int i = static_cast<int>(threadIdx.x); i < rows_ * stride_; i += static_cast<int>(blockDim.x)) {
-      now[i] = f(i / stride_, i % stride_), next_[i] = T{};
+      now_[i] = next_[i] = T{};
     }
     meet();
   }
@@ -69,9 +71,10 @@ template <class T> class ClusterExchange {
   FASTRNN_FN void publish() const {}
   FASTRNN_FN void await() {
     meet();
-    T* const last = now;
-    now = next_, next_ = last;
+    T* const last = now_;
+    now_ = next_, next_ = last;
   }
+  FASTRNN_FN const T* tile(int row) const { return now_ + row * stride_; }
 
  private:
   FASTRNN_FN void meet() const {
@@ -83,12 +86,7 @@ template <class T> class ClusterExchange {
   }
 
   int blocks_, rows_, stride_;
-
- public:
-  T* now;
-
- private:
-  T* next_;
+  T *now_, *next_;
 };
 
 // A team is of any blocks of a cooperative launch. The next vectors go to the device's memory, of which there are two
@@ -99,44 +97,56 @@ template <class T> class GridExchange {
   FASTRNN_HOST_DEVICE GridExchange(const Team& team, int64_t columns, int64_t share, const ExchangeMemory<T>& all,
                                    Carver& memory)
       : team_(team), columns_(whole(columns, chunk)), share_(static_cast<int>(share)),
-        stride_(columns ? spaced<T>(columns_) : 0), all_(all), now(memory.take<T>(int64_t{team.rows} * stride_)) {}
+        stride_(columns ? spaced<T>(columns_) : 0), all_(all), tile_(memory.take<T>(int64_t{tile_rows} * stride_)) {}
 
-  template <class F> FASTRNN_FN void begin(F f) {
+  FASTRNN_FN void begin() {
     all_.vectors += int64_t{team_.number()} * 2 * set();
     all_.flags += team_.number() * team_.blocks;
-    for (int i = static_cast<int>(threadIdx.x); i < team_.rows * stride_; i += static_cast<int>(blockDim.x)) {
-      now[i] = f(i / stride_, i % stride_);
-    }
-    __syncthreads();
   }
-  FASTRNN_FN void put(int row, int column, T value) const { next()[int64_t{row} * columns_ + column] = value; }
+  FASTRNN_FN void put(int row, int column, T value) const {
+    set_of(published_)[int64_t{row} * columns_ + column] = value;
+  }
   FASTRNN_FN void publish() {
     __syncthreads();
     if (threadIdx.x == 0) store_release(all_.flags + team_.rank(), published_ + 1);
   }
   FASTRNN_FN void await() {
-    const T* from = next();
     ++published_;
-    const int warps = static_cast<int>(blockDim.x / 32), warp = static_cast<int>(threadIdx.x / 32);
-    const int lane = static_cast<int>(threadIdx.x % 32);
-    const int first = columns_ / chunk * warp / warps * chunk, last = columns_ / chunk * (warp + 1) / warps * chunk;
-    for (int block = first / share_ + lane; block < team_.blocks && block * share_ < last; block += 32) {
+    const Share share = columns_of_warp();
+    for (int block = share.first / share_ + lane(); block < team_.blocks && block * share_ < share.last; block += 32) {
       while (load_acquire(all_.flags + block) < published_) spin_pause();
     }
     __syncwarp();
-    fetch(from + first, now + first, last - first, lane);
+  }
+  FASTRNN_FN const T* tile(int row) const {
+    if (row > 0) __syncthreads();
+    const Share share = columns_of_warp();
+    const T* from = set_of(published_ - 1) + int64_t{row} * columns_;
+    fetch(from + share.first, tile_ + share.first, share.last - share.first);
     __syncthreads();
+    return tile_;
   }
 
  private:
   FASTRNN_HOST_DEVICE int64_t set() const { return int64_t{team_.rows} * columns_; }
-  FASTRNN_FN T* next() const { return all_.vectors + published_ % 2 * set(); }
+  FASTRNN_FN T* set_of(uint32_t step) const { return all_.vectors + step % 2 * set(); }
 
-  // Some columns of all rows. Each lane has several loads under way at once.
-  FASTRNN_FN void fetch(const T* from, T* to, int width, int lane) const {
+  // Those that a warp waits for and fetches.
+  struct Share {
+    int first, last;
+  };
+  FASTRNN_FN Share columns_of_warp() const {
+    const int warps = static_cast<int>(blockDim.x / 32), warp = static_cast<int>(threadIdx.x / 32);
+    const int chunks = columns_ / chunk;
+    return {chunks * warp / warps * chunk, chunks * (warp + 1) / warps * chunk};
+  }
+  static FASTRNN_FN int lane() { return static_cast<int>(threadIdx.x % 32); }
+
+  // Some columns of a tile. Each lane has several loads under way at once.
+  FASTRNN_FN void fetch(const T* from, T* to, int width) const {
     constexpr int n = 16 / sizeof(T), at_once = 4;
-    const int packs = width / n, count = packs * team_.rows;
-    for (int i = lane; i < count; i += 32 * at_once) {
+    const int packs = width / n, count = packs * tile_rows;
+    for (int i = lane(); i < count; i += 32 * at_once) {
       Pack<T> some[at_once];
       for (int k = 0; k < at_once; ++k) {
         const int j = i + 32 * k;
@@ -153,9 +163,7 @@ template <class T> class GridExchange {
   int columns_, share_, stride_;
   uint32_t published_ = 0;  // and awaited
   ExchangeMemory<T> all_;
-
- public:
-  T* now;
+  T* tile_;
 };
 
 }  // namespace fastrnn::cuda

@@ -145,26 +145,29 @@ __global__ void __launch_bounds__(most_threads, 1)
   auto& own = block.own;
   const Part& part = block.part;
   block.load(own.gates, w_hh, own.step_gates);
-  part.for_each([&](int64_t row, int64_t unit) {
-    own.h.at(part, row, unit) = s.h.at(row, unit);
-    if constexpr (Cell::has_cell) block.c.at(row, unit) = s.c.at(row, unit);
-  });
   if constexpr (Cell::reset_first) {
     block.load(own.last, w_hh + own.step_gates * s.hidden * s.hidden, 1);
-    own.reset.begin([](int, int) { return T{}; });
+    own.reset.begin();
   }
+  own.hidden.begin();
+  part.for_each([&](int64_t row, int64_t unit) {
+    const T h = s.h.at(row, unit);
+    own.h.at(part, row, unit) = h;
+    own.hidden.put(part.row(row), static_cast<int>(unit), h);
+    if constexpr (Cell::has_cell) block.c.at(row, unit) = s.c.at(row, unit);
+  });
+  own.hidden.publish();
   block.fetch();
-  own.hidden.begin(
-      [&](int row, int unit) { return row < part.rows && unit < s.hidden ? s.h.at(part.first_row + row, unit) : T{}; });
+  own.hidden.await();
   while (block.step < end) {
-    own.gates.multiply(own.hidden.now, own.sums);
+    own.gates.multiply([&](int row) { return own.hidden.tile(row); }, own.sums);
     wait_for_copies();
     __syncthreads();
     if constexpr (Cell::reset_first) {
       block.template stage<ForwardReset<Cell>>();
       own.reset.publish();
       own.reset.await();
-      own.last.multiply(own.reset.now, own.last_sums);
+      own.last.multiply([&](int row) { return own.reset.tile(row); }, own.last_sums);
       __syncthreads();
       block.template stage<ForwardMix<Cell>>();
     } else {
@@ -286,23 +289,22 @@ __global__ void __launch_bounds__(most_threads, 1)
   Carver memory(shared_memory(), 16);
   BackwardBlock<Cell, T, Exchange<T>> block(s, team, first, second, memory);
   auto& own = block.own;
-  const auto zero = [](int, int) { return T{}; };
   block.load(own.gates, w_hh, own.step_gates);
   if constexpr (Cell::reset_first) {
     block.load(own.last, w_hh + own.step_gates * s.hidden * s.hidden, 1);
-    own.last_slot.begin(zero);
+    own.last_slot.begin();
   }
   block.template stage<BackwardBegin<Cell>>();
   block.step = s.rows.steps - 1;
   if (block.step >= 0) block.fetch();
-  own.slots.begin(zero);
+  own.slots.begin();
   while (block.step >= 0) {
     wait_for_copies();
     if constexpr (Cell::reset_first) {
       block.template stage<BackwardMix<Cell>>();
       own.last_slot.publish();
       own.last_slot.await();
-      own.last.multiply(own.last_slot.now, own.last_sums);
+      own.last.multiply([&](int row) { return own.last_slot.tile(row); }, own.last_sums);
       __syncthreads();
       block.template stage<BackwardReset<Cell>>();
     } else {
@@ -311,7 +313,7 @@ __global__ void __launch_bounds__(most_threads, 1)
     own.slots.publish();
     if (--block.step >= 0) block.fetch();
     own.slots.await();
-    own.gates.multiply(own.slots.now, own.sums);
+    own.gates.multiply([&](int row) { return own.slots.tile(row); }, own.sums);
     block.has_product = true;
     __syncthreads();
   }

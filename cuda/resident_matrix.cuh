@@ -64,26 +64,28 @@ template <class T> struct ResidentMatrix {
     }
   }
 
-  // The vectors lie as the rows of the matrix do. Warps share out rows and columns.
-  FASTRNN_FN void multiply(const T* vectors, const Sums<A>& to) const {
+  // tile(i) are the vectors from the i-th on, which lie as the rows of the matrix do. Warps share out rows and columns.
+  template <class Tile> FASTRNN_FN void multiply(Tile tile, const Sums<A>& to) const {
+    for (int vector = 0; vector < to.vectors; vector += tile_rows) multiply(tile(vector), vector, to);
+  }
+
+ private:
+  FASTRNN_FN void multiply(const T* tile, int vector, const Sums<A>& to) const {
     const int warps = static_cast<int>(blockDim.x / 32), warp = static_cast<int>(threadIdx.x / 32);
     const int teams = warps / to.parts, part = warp % to.parts, chunks = columns / chunk;
     if (warp >= teams * to.parts) return;
     const int first = chunks * part / to.parts * chunk, last = chunks * (part + 1) / to.parts * chunk;
     constexpr int set = group_rows<T> * groups_at_once<T>;
     for (int row = warp / to.parts * set; row < rows; row += teams * set) {
-      for (int vector = 0; vector < to.vectors; vector += tile_rows) {
-        A* sums = to.data + (part * to.vectors + vector) * to.stride + row;
-        if constexpr (sizeof(T) == 2) {
-          by_tensor_cores(row, vectors + vector * stride, first, last, sums, to.stride);
-        } else {
-          by_threads(row, vectors + vector * stride, first, last, sums, to.stride);
-        }
+      A* sums = to.data + (part * to.vectors + vector) * to.stride + row;
+      if constexpr (sizeof(T) == 2) {
+        by_tensor_cores(row, tile, first, last, sums, to.stride);
+      } else {
+        by_threads(row, tile, first, last, sums, to.stride);
       }
     }
   }
 
- private:
   // A thread reads 8 neighbouring numbers of a vector and of two rows, and hands them to the tensor cores as what a
   // tile wants from four places: sums over all columns do not mind which is which, as long as both factors agree.
   FASTRNN_FN void by_tensor_cores(int row, const T* vectors, int first, int last, float* to, int to_stride) const {

@@ -94,7 +94,7 @@ template <class Cell> bool run(const Partition& how) {
 template <class Cell> void check() {
   constexpr int threads = 64;
   const Partition ways[] = {
-      {Way::one_sm, 1, 8, 34, threads}, {Way::cluster, 2, 8, 17, threads}, {Way::grid, 2, 8, 17, threads}};
+      {Way::one_sm, 1, 8, 34, threads}, {Way::cluster, 2, 8, 17, threads}, {Way::grid, 2, 16, 17, threads}};
   for (const Partition& how : ways) {
     if (run<Cell>(how)) continue;
     std::printf("found: a result that is not finite, %s\n", name(how.way));
