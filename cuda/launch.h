@@ -72,8 +72,8 @@ std::string explain_plan(const Spec&, int64_t steps, int64_t rows, bool backward
 // An RNN's `saved` is h.
 TapeLayout tape_layout(const Spec&, int64_t steps, int64_t rows);  // throws std::bad_alloc if no memory can be so large
 
-// What a tape consists of, in its order: values a row and step, and bytes of a value; each array begins at a multiple of
-// 256 bytes. For callers who need a tape's size before they know T and B.
+// What a tape consists of, in its order: values a row and step, and bytes of a value. Each array begins at a multiple
+// of 256 bytes. For callers who need a tape's size before they know T and B.
 std::vector<std::pair<int64_t, int64_t>> tape_parts(const Spec&);
 
 // Bytes of workspace that a call needs. Of the call's pointers it matters only which are null.

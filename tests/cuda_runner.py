@@ -53,7 +53,7 @@ def load_module():
     folder = build()
     if isinstance(folder, str):
         return folder
-    (path,) = BUILD.glob("_cuda.*")
+    (path,) = folder.glob("_cuda.*")
     spec = spec_from_file_location("fastrnn._cuda", path)
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
