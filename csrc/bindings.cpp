@@ -106,5 +106,4 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
     return "GCC " __VERSION__;
 #endif
   });
-  m.def("cuda", [] { return false; });
 }

@@ -47,23 +47,34 @@ class Context {
 enum class Way {
   automatic,
   step_by_step,  // a product and a pointwise stage at each step: serves every shape
-  one_sm         // W_hh stays in the shared memory of one SM for all steps
+  // W_hh stays on chip for all steps, which are one kernel (resident.cuh). Not with a projection.
+  one_sm,   // in one SM, for some rows of the batch
+  cluster,  // in the SMs of a cluster, likewise (compute capability 9.0 and later)
+  grid      // in all SMs
 };
 const char* name(Way);
 
 struct Options {
   bool tf32 = false;         // float32 products by cuBLAS on tensor cores, with factors rounded to 10 bits
   Way way = Way::automatic;  // another one: std::runtime_error where it does not serve the sizes
+  int blocks = 0;            // that share the hidden units between them; 0: the best number
 };
 
-// What the ways of running would cost on the current device by the cost model, layer by layer, and which is taken: a
-// table to read.
+// The current device, and the ways of running that it has; or that there is none.
+std::string describe_device();
+
+// What the ways of running would cost on the current device by the cost model, layer by layer, the one that is taken
+// first: a table to read.
 std::string explain_plan(const Spec&, int64_t steps, int64_t rows, bool backward);
 
 // Offsets in bytes; every array is C-contiguous and 0 past a row's length. As the CPU's, but where the network's
 // type has 16 bits, `saved` and `cells` are float: 1 - z of a gate rounded to bfloat16 may be nothing but the error.
 // An RNN's `saved` is h.
 TapeLayout tape_layout(const Spec&, int64_t steps, int64_t rows);  // throws std::bad_alloc if no memory can be so large
+
+// What a tape consists of, in its order: values a row and step, and bytes of a value. Each array begins at a multiple
+// of 256 bytes. For callers who need a tape's size before they know T and B.
+std::vector<std::pair<int64_t, int64_t>> tape_parts(const Spec&);
 
 // Bytes of workspace that a call needs. Of the call's pointers it matters only which are null.
 size_t workspace(const Spec&, const Forward&);

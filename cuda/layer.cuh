@@ -4,7 +4,7 @@
 #include "backward_stage.cuh"
 #include "carver.h"
 #include "forward_stage.cuh"
-#include "one_sm.cuh"
+#include "resident.cuh"
 
 namespace fastrnn::cuda {
 
@@ -18,38 +18,22 @@ template <class Cell, class T> class LayerForward {
   static constexpr int64_t chunk_rows = 8192;  // of W_ih x at once: enough for the device, and not T times the batch
 
  public:
-  LayerForward(const Sequence& sequence, std::byte* workspace) : s(sequence), d(sequence.dims) {
-    // A reverse direction's rows of different lengths are at different times in the same step.
-    const bool whole = s.reverse && s.lengths;
-    chunk_ = whole ? d.steps
-                   : std::clamp<int64_t>(chunk_rows / std::max<int64_t>(d.rows, 1), 1, std::max<int64_t>(d.steps, 1));
-    Carver memory(workspace);
-    x_ = memory.take<A>(chunk_ * d.rows * G * d.hidden);
-    p_ = memory.take<A>(d.rows * step_gates * d.hidden);
-    p2_ = second() ? memory.take<A>(d.rows * d.hidden) : nullptr;
-    between_ = second() ? memory.take<T>(d.rows * d.hidden) : nullptr;
-    kept_ = Cell::reset_first ? memory.take<A>(d.rows * G * d.hidden) : nullptr;
-    h_ = memory.take<T>(d.rows * d.output);
-    c_ = Cell::has_cell ? memory.take<A>(d.rows * d.hidden) : nullptr;
-    bytes = memory.used();
-  }
+  LayerForward(const Sequence& sequence, std::byte* workspace) : LayerForward(sequence, Carver(workspace)) {}
 
   void run(Stream stream, Products& multiply) const {
     ForwardStep<T> step = parameters();
     launch_stage<ForwardBegin<Cell>>(step, d.hidden, stream);
+    T* h_after = h_[1];
     while (step.step < d.steps) {
       step.first_time = input_product(step.step, multiply);
       const int64_t end = std::min(step.step + chunk_, d.steps);
-      if constexpr (one_sm_takes<T>) {
-        if (s.way == Way::one_sm && d.rows > 0) {
-          const auto* w = static_cast<const T*>(s.weights.w_hh);
-          launch(one_sm_shape(d.rows, one_sm_bytes<OneSmForward<Cell, T>>(d.hidden)), stream, one_sm_forward<Cell, T>,
-                 step, end, w);
-          step.step = end;
-        }
+      if (s.how.way != Way::step_by_step) {
+        launch_resident<Cell, T>(step, s.how, exchanges_, end, static_cast<const T*>(s.weights.w_hh), h_after, stream);
+        std::swap(step.h.data, h_after);
+        step.step = end;
       }
       for (; step.step < end; ++step.step) {
-        multiply(hidden_product(h_, d.output, s.weights.w_hh, step_gates * d.hidden, p_));
+        multiply(hidden_product(h_[0], d.output, s.weights.w_hh, step_gates * d.hidden, p_));
         stage(step, stream, multiply);
       }
     }
@@ -59,6 +43,23 @@ template <class Cell, class T> class LayerForward {
   size_t bytes;
 
  private:
+  LayerForward(const Sequence& sequence, Carver memory)
+      : s(sequence), d(sequence.dims),
+        exchanges_(d.rows, d.projected ? 0 : d.hidden, Cell::reset_first * d.hidden, memory) {
+    // A reverse direction's rows of different lengths are at different times in the same step.
+    const bool whole = s.reverse && s.lengths;
+    chunk_ = whole ? d.steps
+                   : std::clamp<int64_t>(chunk_rows / std::max<int64_t>(d.rows, 1), 1, std::max<int64_t>(d.steps, 1));
+    x_ = memory.take<A>(chunk_ * d.rows * G * d.hidden);
+    p_ = memory.take<A>(d.rows * step_gates * d.hidden);
+    p2_ = second() ? memory.take<A>(d.rows * d.hidden) : nullptr;
+    between_ = second() ? memory.take<T>(d.rows * d.hidden) : nullptr;
+    kept_ = Cell::reset_first ? memory.take<A>(d.rows * G * d.hidden) : nullptr;
+    for (T*& h : h_) h = memory.take<T>(d.rows * d.output);
+    c_ = Cell::has_cell ? memory.take<A>(d.rows * d.hidden) : nullptr;
+    bytes = memory.used();
+  }
+
   bool second() const { return Cell::reset_first || d.projected; }
 
   ForwardStep<T> parameters() const {
@@ -68,7 +69,7 @@ template <class Cell, class T> class LayerForward {
     step.x = x_;
     step.p = {p_, step_gates * d.hidden}, step.p2 = {p2_, Cell::reset_first ? d.hidden : d.output};
     step.b_ih = static_cast<const T*>(s.weights.b_ih), step.b_hh = static_cast<const T*>(s.weights.b_hh);
-    step.h = {h_, d.output}, step.c = {c_, d.hidden};
+    step.h = {h_[0], d.output}, step.c = {c_, d.hidden};
     step.between = {between_, d.hidden}, step.kept = {kept_, G * d.hidden};
     step.y = {static_cast<T*>(s.y.data), s.y.time, s.y.row, s.y.unit};
     step.saved = static_cast<A*>(s.saved), step.cells = static_cast<A*>(s.cells);
@@ -121,7 +122,8 @@ template <class Cell, class T> class LayerForward {
   const Dims& d;
   int64_t chunk_;  // steps
   A *x_, *p_, *p2_, *kept_, *c_;
-  T *between_, *h_;
+  T *between_, *h_[2];
+  Exchanges<T> exchanges_;
 };
 
 template <class Cell, class T> class LayerBackward {
@@ -130,32 +132,14 @@ template <class Cell, class T> class LayerBackward {
   static constexpr int step_gates = G - Cell::reset_first;
 
  public:
-  LayerBackward(const SequenceGradient& sequence, std::byte* workspace) : s(sequence), d(sequence.dims) {
-    Carver memory(workspace);
-    const int64_t all = d.steps * d.rows;
-    slots_ = memory.take<T>(all * S * d.hidden);
-    step_slots_ = memory.take<T>(d.rows * S * d.hidden);
-    d_output_ = d.projected ? memory.take<T>(all * d.output) : nullptr;
-    step_d_output_ = d.projected ? memory.take<T>(d.rows * d.output) : nullptr;
-    before_ = memory.take<T>(all * d.output);
-    second_before_ = second() ? memory.take<T>(all * d.hidden) : nullptr;
-    d_hidden_ = second() ? memory.take<A>(d.rows * d.hidden) : nullptr;
-    product_ = memory.take<A>(d.rows * d.output);
-    carried_ = memory.take<A>(d.rows * d.output);
-    dc_ = Cell::has_cell ? memory.take<A>(d.rows * d.hidden) : nullptr;
-    bytes = memory.used();
-  }
+  LayerBackward(const SequenceGradient& sequence, std::byte* workspace) : LayerBackward(sequence, Carver(workspace)) {}
 
   // The sequential part: the gradients of all gates, dh0 and dc0.
   void steps(Stream stream, Products& multiply) const {
     BackwardStep<T> step = parameters();
-    if constexpr (one_sm_takes<T>) {
-      if (s.way == Way::one_sm) {
-        const auto* w = static_cast<const T*>(s.weights.w_hh);
-        const Shape shape = one_sm_shape(d.rows, one_sm_bytes<OneSmBackward<Cell, T>>(d.hidden));
-        if (d.rows > 0) launch(shape, stream, one_sm_backward<Cell, T>, step, w);
-        return;
-      }
+    if (s.how.way != Way::step_by_step) {
+      const auto* w_hh = static_cast<const T*>(s.weights.w_hh);
+      return launch_resident<Cell, T>(step, s.how, exchanges_, w_hh, stream);
     }
     launch_stage<BackwardBegin<Cell>>(step, d.hidden, stream);
     for (step.step = d.steps; step.step-- > 0;) {
@@ -214,6 +198,23 @@ template <class Cell, class T> class LayerBackward {
   size_t bytes;
 
  private:
+  LayerBackward(const SequenceGradient& sequence, Carver memory)
+      : s(sequence), d(sequence.dims),
+        exchanges_(d.rows, d.projected ? 0 : step_gates * d.hidden, Cell::reset_first * d.hidden, memory) {
+    const int64_t all = d.steps * d.rows;
+    slots_ = memory.take<T>(all * S * d.hidden);
+    step_slots_ = memory.take<T>(d.rows * S * d.hidden);
+    d_output_ = d.projected ? memory.take<T>(all * d.output) : nullptr;
+    step_d_output_ = d.projected ? memory.take<T>(d.rows * d.output) : nullptr;
+    before_ = memory.take<T>(all * d.output);
+    second_before_ = second() ? memory.take<T>(all * d.hidden) : nullptr;
+    d_hidden_ = second() ? memory.take<A>(d.rows * d.hidden) : nullptr;
+    product_ = memory.take<A>(d.rows * d.output);
+    carried_ = memory.take<A>(d.rows * d.output);
+    dc_ = Cell::has_cell ? memory.take<A>(d.rows * d.hidden) : nullptr;
+    bytes = memory.used();
+  }
+
   bool second() const { return Cell::reset_first || d.projected; }
   const T* slots(int first) const { return slots_ + first * d.hidden; }
 
@@ -287,6 +288,7 @@ template <class Cell, class T> class LayerBackward {
   T* before_;  // (T B, P): what W_hh met
   T* second_before_;  // (T B, H): what the second product of a step met
   A *d_hidden_, *product_, *carried_, *dc_;
+  Exchanges<T> exchanges_;
 };
 
 template <class Cell, class T> constexpr Kernels layer_kernels() {
@@ -294,10 +296,9 @@ template <class Cell, class T> constexpr Kernels layer_kernels() {
       Cell::gates,
       saved_values<Cell>,
       Cell::has_cell,
-      [](const Dims& d, bool backward) -> size_t {
-        if (!one_sm_takes<T> || d.projected || d.hidden % whole_tiles) return 0;
-        return backward ? one_sm_bytes<OneSmBackward<Cell, T>>(d.hidden)
-                        : one_sm_bytes<OneSmForward<Cell, T>>(d.hidden);
+      1 + Cell::reset_first,
+      [](const Dims& d, const Partition& how, bool backward) {
+        return d.projected ? 0 : resident_bytes<Cell, T>(how, d.hidden, backward);
       },
       [](const Sequence& s) { return LayerForward<Cell, T>(s, nullptr).bytes; },
       [](const Sequence& s, std::byte* workspace, Stream stream, Products& multiply) {

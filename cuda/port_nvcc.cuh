@@ -37,6 +37,10 @@ void launch(const Shape& shape, Stream stream, void (*kernel)(P...), const std::
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared_bytes)),
         "shared memory");
   }
+  constexpr unsigned portable = 8;
+  if (shape.cluster > portable) {
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeNonPortableClusterSizeAllowed, 1), "cluster");
+  }
   cudaLaunchAttribute attributes[2];
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(shape.blocks);
@@ -55,13 +59,59 @@ void launch(const Shape& shape, Stream stream, void (*kernel)(P...), const std::
   check(cudaLaunchKernelEx(&config, kernel, arguments...), "launch");
 }
 
+inline void clear(void* memory, size_t bytes, Stream stream) {
+  if (bytes > 0) check(cudaMemsetAsync(memory, 0, bytes, stream), "clear");
+}
+
+// Stands for the kernels whose blocks have an SM each, in the question how many of them a cluster may have.
+template <int> __global__ void alone_on_its_sm() {}
+
 inline Device current_device() {
-  int device = 0, shared = 0, processors = 0;
+  constexpr int threads = 256;
+  int device = 0, shared = 0, processors = 0, clusters = 0, cluster = 1;
   check(cudaGetDevice(&device), "device");
   check(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "device");
   check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), "device");
-  return {static_cast<size_t>(shared), processors};
+  check(cudaDeviceGetAttribute(&clusters, cudaDevAttrClusterLaunch, device), "device");
+  if (clusters) {
+    check(cudaFuncSetAttribute(alone_on_its_sm<0>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "device");
+    check(cudaFuncSetAttribute(alone_on_its_sm<0>, cudaFuncAttributeNonPortableClusterSizeAllowed, 1), "device");
+    cudaLaunchConfig_t config{};
+    config.gridDim = dim3(16), config.blockDim = dim3(threads);
+    config.dynamicSmemBytes = static_cast<size_t>(shared);
+    check(cudaOccupancyMaxPotentialClusterSize(&cluster, alone_on_its_sm<0>, &config), "device");
+  }
+  return {static_cast<size_t>(shared), processors, cluster, threads};
 }
+
+inline std::string device_name() {
+  int count = 0, device = 0;
+  if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) return "";
+  cudaDeviceProp properties;
+  check(cudaGetDevice(&device), "device");
+  check(cudaGetDeviceProperties(&properties, device), "device");
+  return properties.name;
+}
+
+inline int current_device_number() {
+  int device = 0;
+  check(cudaGetDevice(&device), "device");
+  return device;
+}
+
+inline void* allocate_on_device(size_t bytes) {
+  void* memory = nullptr;
+  check(cudaMalloc(&memory, bytes ? bytes : 1), "device memory");
+  return memory;
+}
+inline void free_on_device(void* memory) { cudaFree(memory); }
+inline void copy_to_device(void* to, const void* from, size_t bytes) {
+  check(cudaMemcpy(to, from, bytes, cudaMemcpyHostToDevice), "copy");
+}
+inline void copy_from_device(void* to, const void* from, size_t bytes) {
+  check(cudaMemcpy(to, from, bytes, cudaMemcpyDeviceToHost), "copy");
+}
+inline void synchronize(Stream stream) { check(cudaStreamSynchronize(stream), "stream"); }
 
 class SideStream {
  public:

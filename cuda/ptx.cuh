@@ -60,6 +60,15 @@ template <class T> FASTRNN_FN T* in_block(T* own, [[maybe_unused]] unsigned rank
 #endif
 }
 
+// 4 or 8 bytes that this thread alone reads, after wait_for_copies().
+template <class T> FASTRNN_FN void copy_async(T* to, const T* from) {
+  static_assert(sizeof(T) == 4 || sizeof(T) == 8);
+  const auto place = static_cast<uint32_t>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(place), "l"(from), "n"(sizeof(T)) : "memory");
+}
+FASTRNN_FN void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+FASTRNN_FN void prefetch(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
+
 // D (16, 8) += A (16, 16) B (16, 8) by a whole warp. Lane l is in group l / 4 and the t-th of it, t = l mod 4. Of A it
 // holds the rows group and group + 8, columns 2 t, 2 t + 1 and those 8 further; of B the rows 2 t, 2 t + 1 and those 8
 // further in column group; of D the rows group and group + 8, columns 2 t, 2 t + 1.

@@ -19,7 +19,7 @@ struct Sequence {
   void *h_n, *c_n;
   void *saved, *cells;  // tape, or null
   LayerWeights weights;
-  Way way;  // not automatic
+  Partition how;
 };
 
 struct SequenceGradient : Sequence {
@@ -40,7 +40,8 @@ struct Kernels {
   int gates;
   int saved;  // values a unit and step on the tape
   bool has_cell;
-  size_t (*one_sm_bytes)(const Dims&, bool backward);  // of shared memory; 0 if that way does not serve the sizes
+  int step_products;  // that follow one another in a step
+  size_t (*resident_bytes)(const Dims&, const Partition&, bool backward);  // as StepProblem's
   size_t (*forward_workspace)(const Sequence&);
   void (*forward)(const Sequence&, std::byte* workspace, Stream, Products&);
   size_t (*backward_workspace)(const SequenceGradient&);

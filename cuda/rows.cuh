@@ -29,12 +29,13 @@ template <class F> FASTRNN_FN void for_each_element(int64_t count, int64_t width
   }
 }
 
-// Numbers of some rows, from row `first` on: of the whole batch in the device's memory, or of a block in its own.
+// Numbers of some rows and columns, from (row, column) on: of the whole batch in the device's memory, or of a block in
+// its own.
 template <class T> struct Tile {
   T* data;
-  int64_t stride, first = 0;
+  int64_t stride, row = 0, column = 0;
 
-  FASTRNN_FN T& at(int64_t row, int64_t column) const { return data[(row - first) * stride + column]; }
+  FASTRNN_FN T& at(int64_t row_, int64_t column_) const { return data[(row_ - row) * stride + column_ - column]; }
 };
 
 // A stage is a struct with run(parameters, row, unit): here for all rows, from a launch of element_shape.

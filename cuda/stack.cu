@@ -1,5 +1,6 @@
 // A network: layers, directions and dropout between layers around the kernels of one layer and direction.
 #include <cstddef>
+#include <cstdio>
 #include <new>
 
 #include "carver.h"
@@ -46,7 +47,8 @@ int64_t even_stride(const Strided& a, int64_t rows, int64_t width) {
 }
 
 StepProblem step_problem(const Spec& spec, const Kernels& k, const Dims& dims, bool backward) {
-  return {dims, k.gates, spec.itemsize(), k.one_sm_bytes(dims, backward)};
+  const int products = k.step_products + dims.projected;
+  return {dims, k.gates, products, static_cast<int>(spec.directions()), spec.itemsize(), backward, k.resident_bytes};
 }
 
 // What forward and backward have in common.
@@ -67,8 +69,8 @@ template <class T> class Network {
   }
 
   Dims dims(int64_t layer) const { return {T_, B, spec.layer_input(layer), H, P, spec.proj_size > 0}; }
-  Way way(int64_t layer, bool backward, const Options& options) const {
-    return choose(step_problem(spec, k, dims(layer), backward), current_device(), options.way);
+  Partition how(int64_t layer, bool backward, const Options& options) const {
+    return choose(step_problem(spec, k, dims(layer), backward), current_device(), options);
   }
   void sizes(int64_t layer, int64_t direction, Sequence& s) const {
     s.dims = dims(layer), s.lengths = call.lengths, s.reverse = direction == 1;
@@ -154,11 +156,12 @@ template <class T> class ForwardNetwork : Network<T> {
     Base::begin(parts, stream, options);
     for (int64_t layer = 0; layer < spec.num_layers; ++layer) {
       const Matrix<const T> x = Base::input(layer, layer ? output(layer - 1) : Strided{}, stream);
+      const Partition how = Base::how(layer, false, options);
       Base::directions(parts, stream, [&](int64_t direction, Stream own, Products& products) {
         const int64_t index = layer * D + direction;
         Sequence s{};
         Base::common(layer, direction, x, output(layer), weights[static_cast<size_t>(index)], s);
-        s.way = Base::way(layer, false, options);
+        s.how = how;
         s.h_n = part<T>(call.h_n, index, B, P), s.c_n = part<T>(call.c_n, index, B, H);
         k.forward(s, sequence_[direction], own, products);
       });
@@ -204,9 +207,9 @@ template <class T> class BackwardNetwork : Network<T> {
     Base::begin(parts, stream, options);
     for (int64_t layer = last; layer >= 0; --layer) {
       const Matrix<const T> x = Base::input(layer, layer ? output(layer - 1) : Strided{}, stream);
-      const Way way = Base::way(layer, true, options);
+      const Partition how = Base::how(layer, true, options);
       const auto sequence = [&](int64_t direction) {
-        return gradient(way, layer, direction, x, weights[static_cast<size_t>(layer * D + direction)]);
+        return gradient(how, layer, direction, x, weights[static_cast<size_t>(layer * D + direction)]);
       };
       Base::directions(parts, stream, [&](int64_t direction, Stream own, Products& products) {
         k.backward_steps(sequence(direction), sequence_[direction], own, products);
@@ -233,12 +236,12 @@ template <class T> class BackwardNetwork : Network<T> {
     return {static_cast<T*>(call.dx.data), even_stride(call.dx, B, spec.input_size)};
   }
 
-  SequenceGradient gradient(Way way, int64_t layer, int64_t direction, const Matrix<const T>& x,
+  SequenceGradient gradient(const Partition& how, int64_t layer, int64_t direction, const Matrix<const T>& x,
                             const LayerWeights& weights) const {
     const int64_t index = layer * D + direction;
     SequenceGradient s{};
     Base::common(layer, direction, x, output(layer), weights, s);
-    s.way = way;
+    s.how = how;
     const Strided dy = layer == last ? call.dy : dense(input_gradient(layer + 1).data, B, D * P);
     s.dy = columns<T>(dy, direction * P);
     if (layer < last) s.dropout = Base::dropout(layer + 1);
@@ -273,31 +276,49 @@ template <class Function> auto with_type(const Spec& spec, Function&& function) 
 
 }  // namespace
 
+std::vector<std::pair<int64_t, int64_t>> tape_parts(const Spec& spec) {
+  const Kernels& k = kernels(spec.cell, spec.dtype);
+  const int64_t computed = spec.dtype == DType::float64 ? 8 : 4;  // bytes of a gate or a c
+  std::vector<std::pair<int64_t, int64_t>> widths;
+  for (int64_t layer = 0; layer < spec.num_layers; ++layer) {
+    for (int64_t direction = 0; direction < spec.directions(); ++direction) {
+      widths.emplace_back(k.saved * spec.hidden_size, computed);
+      if (k.has_cell) widths.emplace_back(spec.hidden_size, computed);
+    }
+    if (layer + 1 < spec.num_layers) {
+      widths.emplace_back(spec.directions() * spec.output_size(), static_cast<int64_t>(spec.itemsize()));
+    }
+  }
+  return widths;
+}
+
 TapeLayout tape_layout(const Spec& spec, int64_t steps, int64_t rows) {
   constexpr size_t alignment = 256;
   const Kernels& k = kernels(spec.cell, spec.dtype);
-  const size_t computed = spec.dtype == DType::float64 ? 8 : 4;  // bytes of a gate or a c
+  const auto widths = tape_parts(spec);
+  auto next = widths.begin();
   TapeLayout layout{{}, 0};
-  const auto take = [&](int64_t width, size_t itemsize) {
+  const auto take = [&] {
     const size_t offset = layout.bytes;
-    size_t bytes = itemsize;
+    auto bytes = static_cast<size_t>(next->second);
     bool too_large = false;
-    for (const int64_t n : {steps, rows, width}) {
+    for (const int64_t n : {steps, rows, next->first}) {
       too_large |= __builtin_mul_overflow(bytes, static_cast<size_t>(n), &bytes);
     }
     if (too_large || __builtin_add_overflow(offset, bytes, &layout.bytes) || layout.bytes > PTRDIFF_MAX - alignment) {
       throw std::bad_alloc();
     }
     layout.bytes = (layout.bytes + alignment - 1) / alignment * alignment;
+    ++next;
     return offset;
   };
   for (int64_t layer = 0; layer < spec.num_layers; ++layer) {
     TapeLayout::Layer kept{};
     for (int64_t direction = 0; direction < spec.directions(); ++direction) {
-      kept.saved.push_back(take(k.saved * spec.hidden_size, computed));
-      if (k.has_cell) kept.cells.push_back(take(spec.hidden_size, computed));
+      kept.saved.push_back(take());
+      if (k.has_cell) kept.cells.push_back(take());
     }
-    kept.hidden = take(layer + 1 < spec.num_layers ? spec.directions() * spec.output_size() : 0, spec.itemsize());
+    kept.hidden = layer + 1 < spec.num_layers ? take() : layout.bytes;
     layout.layers.push_back(std::move(kept));
   }
   return layout;
@@ -325,6 +346,19 @@ void backward(Context& context, const Spec& spec, const std::vector<LayerWeights
   });
 }
 
+std::string describe_device() {
+  const std::string device = device_name();
+  if (device.empty()) return "no device";
+  const Device d = current_device();
+  std::string text = device + " with " + std::to_string(d.processors) + " SMs; " + name(Way::step_by_step);
+  for (const Way way : {Way::one_sm, Way::cluster, Way::grid}) {
+    if (way == Way::cluster && d.cluster_blocks < 2) continue;
+    text += std::string(", ") + name(way);
+    if (way == Way::cluster) text += " of up to " + std::to_string(d.cluster_blocks) + " blocks";
+  }
+  return text;
+}
+
 std::string explain_plan(const Spec& spec, int64_t steps, int64_t rows, bool backward) {
   const Kernels& k = kernels(spec.cell, spec.dtype);
   const Device device = current_device();
@@ -332,10 +366,20 @@ std::string explain_plan(const Spec& spec, int64_t steps, int64_t rows, bool bac
   for (int64_t layer = 0; layer < spec.num_layers; ++layer) {
     const Dims dims{steps, rows, spec.layer_input(layer), spec.hidden_size, spec.output_size(), spec.proj_size > 0};
     const StepProblem problem = step_problem(spec, k, dims, backward);
-    const Way taken = choose(problem, device, Way::automatic);
-    for (const Cost& cost : costs(problem, device)) {
-      table += "layer " + std::to_string(layer) + ", " + name(cost.way) + ": " + std::to_string(cost.microseconds) +
-               " us a step" + (cost.way == taken ? ", taken\n" : "\n");
+    std::vector<Cost> all = costs(problem, device, {});
+    std::stable_sort(all.begin(), all.end(),
+                     [](const Cost& a, const Cost& b) { return a.microseconds < b.microseconds; });
+    for (const Cost& cost : all) {
+      char line[160];
+      const Partition& how = cost.how;
+      std::snprintf(line, sizeof(line), "layer %d, %-12s %8.2f us a step", static_cast<int>(layer), name(how.way),
+                    cost.microseconds);
+      table += line;
+      if (how.way != Way::step_by_step) {
+        std::snprintf(line, sizeof(line), "; %d blocks of %d units for %d rows each", how.blocks, how.units, how.rows);
+        table += line;
+      }
+      table += '\n';
     }
   }
   return table;

@@ -1,12 +1,13 @@
 """The one table of tolerances, and settings put back after each test."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
 
 import fastrnn
-from fastrnn import _core
+from fastrnn import _core, _device
 
 # ||a - b|| / ||b|| that a result may be from the reference in float64 given the same values: a function of H + I and T.
 TOLERANCES = {
@@ -83,3 +84,19 @@ def settings():
     _core.set_isa(isa)
     _core.set_partition("automatic")
     fastrnn.set_num_threads(threads)
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    """`fastrnn._cuda` with the emulator in place of a device, whose memory is the host's."""
+    import cuda_runner
+
+    module = cuda_runner.load_module()
+    if isinstance(module, str):
+        pytest.skip(module)
+    monkeypatch.setitem(sys.modules, "fastrnn._cuda", module)
+    _device.cuda.cache_clear()
+    yield module
+    module.set_way("automatic")
+    monkeypatch.undo()
+    _device.cuda.cache_clear()

@@ -6,8 +6,10 @@ The driver is compiled for a GPU, or with the emulator of tests/cuda_emulation; 
 import os
 import platform
 import subprocess
+import sys
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 
 import numpy as np
 
@@ -28,9 +30,13 @@ def build():
     """Builds the emulator and all that runs in it. The folder of the programs, or what is missing, as a text."""
     missing = [name for name in ("cmake", "ninja", "c++") if not tool(name)]
     missing += [] if platform.machine() in ("x86_64", "AMD64") else ["an x86-64 processor"]
+    missing += [] if find_spec("pybind11") else ["pybind11"]
     if missing:
         return f"the emulator of CUDA kernels needs {' and '.join(missing)}"
-    options = ["-DFASTRNN_PYTHON=OFF", "-DFASTRNN_CUDA_EMULATION=ON", "-DFASTRNN_WERROR=ON"]
+    import pybind11
+
+    options = ["-DFASTRNN_CUDA_EMULATION=ON", "-DFASTRNN_WERROR=ON", f"-DPython_EXECUTABLE={sys.executable}"]
+    options += [f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]
     commands = [
         [tool("cmake"), "-S", ROOT, "-B", BUILD, "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}", *options],
         [tool("cmake"), "--build", BUILD, "--target", "cuda_emulation"],
@@ -39,6 +45,19 @@ def build():
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
     return BUILD / "tests" / "cuda_emulation"
+
+
+@lru_cache(maxsize=1)
+def load_module():
+    """`fastrnn._cuda` in the emulator; or what is missing, as a text."""
+    folder = build()
+    if isinstance(folder, str):
+        return folder
+    (path,) = folder.glob("_cuda.*")
+    spec = spec_from_file_location("fastrnn._cuda", path)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 # ------------------------------------------------------------------------------------------------------------- values
@@ -82,6 +101,7 @@ class Call:
     tf32: bool = False
     graph: bool = False
     way: str = "automatic"
+    blocks: int = 0
 
     def __post_init__(self):
         """All values become values of the dtype, so that the reference is given the same."""
@@ -129,6 +149,7 @@ class Call:
             "tf32": int(self.tf32),
             "graph": int(self.graph),
             "way": self.way,
+            "blocks": self.blocks,
         }
         line = " ".join(f"{key}={value}" for key, value in fields.items()) + "\n"
         arrays = [self._time_major(data.x), *(data.state or ()), *self.layer.parameters.values()]

@@ -115,55 +115,85 @@ def test_orders_and_sanitizers(programs, assert_near, mode, order):
         check(assert_near, call, got, expected)
 
 
-# Shapes that the ways with W_hh on chip serve: fewer rows than a block takes, and more.
+# The ways with W_hh on chip, with fewer rows than a block takes, more, and enough for several teams of blocks; units
+# that the blocks share evenly, or not.
 RESIDENT = [
-    case
+    (way, blocks, case)
     for cell in CELLS
     if cell != PROJECTED
-    for case in (
-        Case(cell, 16, 3, 3, 4, 2, bidirectional=True, dropout=0.35, ragged=True),
-        Case(cell, 48, 5, 11, 3, bias=False, initial=False),
+    for way, blocks, case in (
+        ("one_sm", 1, Case(cell, 16, 3, 3, 4, 2, bidirectional=True, dropout=0.35, ragged=True)),
+        ("one_sm", 1, Case(cell, 37, 5, 11, 3, bias=False, initial=False)),
+        ("cluster", 2, Case(cell, 37, 3, 3, 4, 2, bidirectional=True, dropout=0.35, ragged=True)),
+        ("cluster", 4, Case(cell, 16, 5, 11, 3, bias=False, initial=False)),
+        ("grid", 3, Case(cell, 37, 3, 3, 4, 2, bidirectional=True, dropout=0.35, ragged=True)),
+        ("grid", 4, Case(cell, 70, 5, 11, 3, bias=False, initial=False)),
     )
+]
+SMALL_RESIDENT = [
+    (way, blocks, Case(cell, 9, 2, 3, 3, ragged=True))
+    for cell in CELLS
+    if cell not in (PROJECTED, "rnn_relu", "rnn_sigmoid")  # which wait for one another as rnn_tanh does
+    for way, blocks in (("one_sm", 1), ("cluster", 2), ("grid", 3))
 ]
 
 
 @cache
-def resident_calls():
-    pairs = itertools.product(RESIDENT, ("float32", "float16", "bfloat16"))
-    return [make_call(case, dtype, way="one_sm") for case, dtype in pairs if comparable(case, dtype)]
+def resident_calls(small):
+    pairs = itertools.product(SMALL_RESIDENT, ("float32", "float16")) if small else itertools.product(RESIDENT, DTYPES)
+    return [
+        make_call(case, dtype, way=way, blocks=blocks)
+        for (way, blocks, case), dtype in pairs
+        if comparable(case, dtype)
+    ]
 
 
 @pytest.mark.parametrize(
     ("mode", "order"),
-    [("plain", "forward"), ("plain", "reverse"), ("plain", "random"), ("address", "random"), ("thread", "forward")],
+    [
+        ("plain", ("forward",)),
+        ("plain", ("reverse",)),
+        ("plain", ("random", "--seed", "6")),
+        ("address", ("random", "--seed", "7")),
+        ("thread", ("forward",)),
+        ("thread", ("random", "--seed", "8")),
+    ],
+    ids="".join,
 )
-def test_one_sm(programs, assert_near, mode, order):
-    calls = [call for call, _ in resident_calls()]
-    results = cuda_runner.run(calls, programs / f"cuda_driver_{mode}", "--order", order, "--seed", "6")
-    for (call, expected), got in zip(resident_calls(), results, strict=True):
+def test_resident(programs, assert_near, mode, order):
+    pairs = resident_calls(small=mode == "thread")
+    results = cuda_runner.run([call for call, _ in pairs], programs / f"cuda_driver_{mode}", "--order", *order)
+    for (call, expected), got in zip(pairs, results, strict=True):
         check(assert_near, call, got, expected)
 
 
 def test_a_way_that_does_not_serve_the_sizes_is_refused(programs):
-    for case in (Case("gru", 17, 3, 2, 2), Case("lstm", 256, 3, 2, 2), Case(PROJECTED, 16, 3, 2, 2)):
+    for way, case in (
+        ("one_sm", Case("lstm", 256, 3, 2, 2)),
+        ("one_sm", Case(PROJECTED, 16, 3, 2, 2)),
+        ("cluster", Case("lstm", 600, 3, 2, 2)),
+        ("grid", Case("gru", 2, 3, 2, 2)),
+    ):
         layer = case.network(Reference, "float64")
-        call = Call(layer, make_data(layer, 2, 2), "float32", way="one_sm")
-        with pytest.raises(RuntimeError, match="one SM: this way of running does not serve these sizes"):
+        call = Call(layer, make_data(layer, 2, 2), "float64", way=way)
+        with pytest.raises(RuntimeError, match="this way does not serve these sizes here"):
             cuda_runner.run([call], programs / "cuda_driver_plain")
 
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_the_order_of_threads_changes_no_bit(programs, cell):
     layer = Case(cell, 33, 7, 4, 5, 2, bidirectional=True, ragged=True).network(Reference, "float64")
-    call = Call(layer, make_data(layer, 5, 4, lengths=True), "float32")
+    data = make_data(layer, 5, 4, lengths=True)
+    ways = ["automatic"] if cell == PROJECTED else ["step_by_step", "one_sm", "cluster", "grid"]
+    calls = [Call(layer, data, "float32", way=way) for way in ways]
     orders = (("forward",), ("reverse",), ("random", "--seed", "7"))
-    runs = [cuda_runner.run([call], programs / "cuda_driver_plain", "--order", *order)[0] for order in orders]
+    runs = [cuda_runner.run(calls, programs / "cuda_driver_plain", "--order", *order) for order in orders]
     for other in runs[1:]:
-        for group, same in zip(runs[0], other, strict=True):
+        for group, same in zip(itertools.chain(*runs[0]), itertools.chain(*other), strict=True):
             assert all(np.array_equal(array, same[name]) for name, array in group.items())
 
 
-@pytest.mark.parametrize(("way", "hidden"), [("step_by_step", 3), ("one_sm", 16)])
+@pytest.mark.parametrize(("way", "hidden"), [("step_by_step", 3), ("one_sm", 16), ("cluster", 8), ("grid", 8)])
 @pytest.mark.parametrize("ragged", [False, True])
 def test_many_steps(programs, assert_near, way, hidden, ragged):
     """More than one product with W_ih takes."""

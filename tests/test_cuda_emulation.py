@@ -1,11 +1,13 @@
 """The emulator finds the mistakes that it is there to find, and nothing where there is none."""
 
 import os
+import re
 import subprocess
 
 import pytest
 
 import cuda_runner
+from cuda_toolkit import ROOT
 
 ORDERS = (("forward", 1), ("reverse", 1), ("random", 1), ("random", 2), ("random", 3))
 
@@ -73,3 +75,31 @@ def test_the_same_seed_gives_the_same_schedule(programs):
     """So that what a random order finds can be looked at again."""
     first, second = (run(programs, "plain", "--order", "random", "--seed", 5, "barrier_in_a_branch") for _ in range(2))
     assert first == second
+
+
+ORDERING = re.compile(r"\b(__syncthreads|__syncwarp|cluster_barrier|wait_for_copies|load_acquire|store_release)\(")
+LINES = [
+    (name, number)
+    for name in ("exchange.cuh", "resident.cuh")
+    for number, line in enumerate((ROOT / "cuda" / name).read_text().splitlines(), 1)
+    if ORDERING.search(line.partition("//")[0])
+]
+
+
+def run_weakened(programs, *arguments):
+    command = [programs / "cuda_weakened", *map(str, arguments)]
+    environment = os.environ | cuda_runner.ENVIRONMENT
+    return subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment)
+
+
+def test_nothing_is_found_in_the_kernels_as_they_are(programs):
+    done = run_weakened(programs)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("name", "line"), LINES)
+def test_no_call_that_orders_memory_can_be_left_out(programs, name, line):
+    """Each barrier, wait, acquire and release of the kernels with W_hh on chip, by leaving it out or weakening it."""
+    done = run_weakened(programs, name, line)
+    assert done.returncode != 0, "nothing shows that it is gone"
+    assert "data race" in done.stderr or "a result that is not finite" in done.stdout, done.stdout + done.stderr

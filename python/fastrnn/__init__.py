@@ -29,7 +29,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Adapters are imported when they are first asked for: each needs a library that fastrnn does not."""
-    if name in ("jax", "keras", "onnx", "torch"):
+    """What needs more than NumPy, a library or a build with CUDA, is imported when it is first asked for."""
+    if name in ("cuda", "jax", "keras", "onnx", "torch"):
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""What this build is and how it runs: threads, instruction set, counters."""
+"""What this build is and how it runs: threads, instruction set, CUDA, counters."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _core
+from . import _core, _device
 from ._checks import check_choice, check_int
 
 MAX_THREADS = 4095  # as in FASTRNN_NUM_THREADS
@@ -39,6 +39,7 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
     Raises ValueError for any other mode.
     """
     check_choice("mode", mode, ("stdout", "dict"))
+    cuda = _device.cuda()
     config = {
         "version": version("fastrnn"),
         "compiler": _core.compiler(),
@@ -46,7 +47,7 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
         "available_isas": _core.available_isas(),
         "threads": _core.get_num_threads(),
         "numpy": np.__version__,
-        "cuda": _core.cuda(),
+        "cuda": cuda.describe_device() if cuda else "not in this build",
     }
     if mode == "dict":
         return config

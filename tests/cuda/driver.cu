@@ -32,10 +32,11 @@ struct Case {
   bool tf32;
   bool graph;  // the second training call is a CUDA graph
   cuda::Way way;
+  int blocks;  // that share the hidden units; 0: the best number
 };
 
 const char* const cells[] = {"rnn_tanh", "rnn_relu", "rnn_sigmoid", "lstm", "gru", "gru_reset_before"};
-const char* const ways[] = {"automatic", "step_by_step", "one_sm"};
+const char* const ways[] = {"automatic", "step_by_step", "one_sm", "cluster", "grid"};
 const char* const dtypes[] = {"float32", "float64", "float16", "bfloat16"};
 
 template <size_t n> int64_t place(const char* const (&names)[n], const std::string& name) {
@@ -66,6 +67,7 @@ Case parse(const std::string& line) {
   c.seed = std::stoull(values.at("seed"));
   c.tf32 = number("tf32"), c.graph = number("graph");
   c.way = static_cast<cuda::Way>(place(ways, values.at("way")));
+  c.blocks = static_cast<int>(number("blocks"));
   return c;
 }
 
@@ -216,12 +218,12 @@ class Run {
     queue_.run(as_graph, [&](cuda::Stream stream) {
       forward(workspace, stream);
       cuda::backward(context_, spec_, weights_, call_, static_cast<std::byte*>(backward_workspace.data()), stream,
-                     {c_.tf32, c_.way});
+                     {c_.tf32, c_.way, c_.blocks});
     });
   }
   void forward(const DeviceArray& workspace, cuda::Stream stream) {
     cuda::forward(context_, spec_, weights_, call_, static_cast<std::byte*>(workspace.data()), stream,
-                  {c_.tf32, c_.way});
+                  {c_.tf32, c_.way, c_.blocks});
   }
 
   // y, then outputs, with dx where they begin that belong to backward.

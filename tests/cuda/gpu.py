@@ -5,6 +5,7 @@ too; and small shapes under compute-sanitizer's memcheck, racecheck and syncchec
 """
 
 import itertools
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import cuda_runner
 import cuda_toolkit
-from cases import CELLS, Case
-from test_cuda import CASES, DTYPES, SMALL, check, comparable, make_call
+from cases import CELLS, PROJECTED, Case
+from test_cuda import CASES, DTYPES, SMALL, SMALL_RESIDENT, check, comparable, make_call
 
 LARGE = [
     Case(cell, hidden, inputs, batch, steps, layers, bidirectional=layers > 1, ragged=layers > 1)
@@ -63,6 +64,38 @@ def test_large(driver, assert_near, case, dtype):
     hold(assert_near, driver, [make_call(case, dtype, graph=True)])
 
 
+def has_clusters():
+    command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]) >= 9
+
+
+@pytest.mark.parametrize(
+    ("way", "blocks", "hidden"),
+    [
+        ("one_sm", 1, 40),
+        ("cluster", 2, 70),
+        ("cluster", 8, 96),
+        ("cluster", 16, 128),
+        ("grid", 3, 70),
+        ("grid", 0, 300),
+    ],
+)
+def test_ways(driver, assert_near, way, blocks, hidden):
+    if way == "cluster" and not has_clusters():
+        pytest.skip("needs a GPU of compute capability 9.0 or later")
+    cases = [
+        case
+        for cell in CELLS
+        if cell not in (PROJECTED, "rnn_relu")
+        for case in (
+            Case(cell, hidden, 20, 11, 40, 2, bidirectional=True, dropout=0.35, ragged=True),
+            Case(cell, hidden, 20, 40, 40, bias=False, initial=False),
+        )
+    ]
+    for calls in batches(cases, way=way, blocks=blocks, graph=True):
+        hold(assert_near, driver, calls)
+
+
 def test_tf32(driver):
     """The switch is what makes float32 products less exact, and nothing else does."""
     case = Case("lstm", 256, 256, 16, 20)
@@ -80,5 +113,9 @@ def test_compute_sanitizer(driver, assert_near, tool):
     if not sanitizer:
         pytest.skip("needs compute-sanitizer, of the CUDA toolkit")
     calls = [make_call(case, dtype) for case, dtype in itertools.product(SMALL, DTYPES)]
+    ways = [(way, blocks, case) for way, blocks, case in SMALL_RESIDENT if way != "cluster" or has_clusters()]
+    calls += [
+        make_call(case, dtype, way=way, blocks=blocks) for (way, blocks, case), dtype in itertools.product(ways, DTYPES)
+    ]
     log = cuda_toolkit.ROOT / "build" / f"{tool}.log"
     hold(assert_near, driver, calls, (sanitizer, "--tool", tool, "--error-exitcode", "9", "--log-file", log))

@@ -2,8 +2,11 @@
 #pragma once
 
 #include <cstdlib>
+#include <cstring>
 #include <functional>
+#include <new>
 
+#include "async_copy.h"
 #include "half.h"
 #include "language.h"
 
@@ -29,6 +32,10 @@ inline void store_release(uint32_t* p, uint32_t value) { __atomic_store_n(p, val
 inline void add_release(uint32_t* p, uint32_t value) { __atomic_fetch_add(p, value, __ATOMIC_RELEASE); }
 inline void spin_pause() { emulation::spin(); }
 
+template <class T> void copy_async(T* to, const T* from) { emulation::copy_async(to, from); }
+inline void wait_for_copies() { emulation::wait_for_copies(); }
+inline void prefetch(const void*) {}
+
 // ------------------------------------------------------------------------------------------------------------ cluster
 
 inline unsigned cluster_rank() { return emulation::current->block->cluster_rank; }
@@ -53,7 +60,28 @@ void launch(const Shape& shape, Stream, void (*kernel)(P...), const std::type_id
                  [&] { kernel(arguments...); });
 }
 
-inline Device current_device() { return {227 << 10, 132}; }  // as an H100
+inline void clear(void* memory, size_t bytes, Stream) {
+  if (bytes > 0) std::memset(memory, 0, bytes);
+}
+
+// An H100 of few SMs, and of small blocks: for each of their threads there is a fiber.
+inline Device current_device() { return {227 << 10, 8, 4, 64}; }
+
+inline std::string device_name() { return "emulator"; }
+
+inline int current_device_number() { return 0; }
+
+inline void* allocate_on_device(size_t bytes) {
+  void* memory = nullptr;
+  if (posix_memalign(&memory, 256, bytes ? bytes : 1)) throw std::bad_alloc();
+  return memory;
+}
+inline void free_on_device(void* memory) { std::free(memory); }
+inline void copy_to_device(void* to, const void* from, size_t bytes) {
+  if (bytes > 0) std::memcpy(to, from, bytes);
+}
+inline void copy_from_device(void* to, const void* from, size_t bytes) { copy_to_device(to, from, bytes); }
+inline void synchronize(Stream) {}
 
 // The kernels run before launch() returns: there is nothing to run beside them, and nothing to wait for.
 class SideStream {

@@ -47,6 +47,11 @@ void run(const Shape&, const std::function<void()>& kernel);  // throws Fault
 
 struct Block;
 struct WarpCall;
+struct AsyncCopy {
+  void (*carry_out)(void* to, const void* from);
+  void* to;
+  const void* from;
+};
 
 // Threads that wait for one another.
 struct Barrier {
@@ -71,6 +76,7 @@ struct Thread {
   Location where;  // of the call it waits in
   WarpCall* call = nullptr;
   unsigned warp_calls = 0;  // how many it has been in
+  std::vector<AsyncCopy> copies;  // under way
   char warp_order[2];
   void (*request)(void*) = nullptr;  // what the scheduler is to do once the thread has left
   void* request_data = nullptr;

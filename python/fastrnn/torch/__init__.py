@@ -6,7 +6,7 @@
 
 Gradients of any order, `torch.compile`, `torch.export` and `torch.func` work; CPU tensors of float32 and float64 run in
 the kernels, on `torch.get_num_threads()` threads at most, and everything else in PyTorch's own operators. As everywhere
-in fastrnn, the kernels count denormal numbers as zero.
+in fastrnn, the kernels count denormal numbers as zero. Built with CUDA, fastrnn has kernels for CUDA tensors, too.
 """
 
 try:

@@ -38,7 +38,8 @@ class _Recurrent(RNNBase):
     """What the three classes have in common.
 
     A call takes one of three ways. Plain tensors on the CPU in plain Python go to the kernels directly (`_direct`).
-    What PyTorch traces, compiles or transforms goes to the same kernels through `torch.ops.fastrnn` (`_traced`).
+    What PyTorch traces, compiles or transforms goes to the same kernels through `torch.ops.fastrnn` (`_traced`), and so
+    do CUDA tensors to theirs.
     What the kernels do not serve, and what is wrong, goes to PyTorch's own path (`_stock`), which computes it or raises
     its own error.
     """
@@ -312,10 +313,13 @@ class _Recurrent(RNNBase):
 def unserved(x: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor]) -> str | None:
     """Why the kernels cannot serve a call, or None."""
     dtype, device = weights[0].dtype, x.device.type
-    if dtype not in _ops.DTYPES:
+    on_cuda = device == "cuda" and _ops.serves_cuda()
+    if dtype not in (_ops.CUDA_DTYPES if on_cuda else _ops.DTYPES):
         return f"weights of {dtype} (the kernels take float32 and float64)"
-    if device not in ("cpu", "meta"):
+    if device not in ("cpu", "meta") and not on_cuda:
         return f"tensors on {device} (this build has kernels for the CPU)"
+    if on_cuda and torch.is_autocast_enabled("cuda"):
+        return "an autocast region on a GPU"
     if torch.compiler.is_compiling():
         return "an export to ONNX, which knows PyTorch's operators alone" if torch.onnx.is_in_onnx_export() else None
     if torch._C._get_tracing_state() is not None:
@@ -385,8 +389,9 @@ class RNN(_Recurrent):
             bidirectional=False, device=None, dtype=None: as `torch.nn.RNN`'s.
 
     A call is `output, h_n = rnn(input, h_0, lengths=lengths)`; `help(RNN.forward)` has its shapes. What the kernels do
-    not serve, such as half precision and other devices than the CPU, runs in PyTorch's own operators, and a warning
-    says why, once. Weights are packed in each call, so that every write to them, `.data` included, takes effect.
+    not serve, such as half precision on the CPU and, unless fastrnn was built with CUDA, a GPU, runs in PyTorch's own
+    operators, and a warning says why, once. Weights are packed in each call, so that every write to them, `.data`
+    included, takes effect.
     """
 
     _kind = "RNN"

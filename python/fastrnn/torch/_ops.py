@@ -2,23 +2,26 @@
 tracing, derivatives of any order and a rule for `vmap`; and the call of the core that `_eager` makes, too: results are
 allocated here, and addresses of tensors handed over.
 
-An operator takes batches, (T, B, …) or, with `batch_first`, (B, T, …), on the CPU, in float32 or float64.
+An operator takes batches, (T, B, …) or, with `batch_first`, (B, T, …), on the CPU, in float32 or float64; and in builds
+with CUDA on a GPU, in float16 and bfloat16 too. What it does there is queued on PyTorch's current stream.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .. import _core, _dropout
+from .. import _core, _device, _dropout
 from . import _cells
 
 DTYPES = {torch.float32: "float32", torch.float64: "float64"}
-LINE = 64  # bytes; every array of a tape begins at a multiple
+CUDA_DTYPES = DTYPES | {torch.float16: "float16", torch.bfloat16: "bfloat16"}
+LINE, CUDA_LINE = 64, 256  # bytes; every array of a tape begins at a multiple
 
 
 class Network:
@@ -36,9 +39,11 @@ class Network:
         bidirectional: bool,
         proj_size: int,
         dtype: torch.dtype,
+        on_cuda: bool = False,
     ) -> None:
-        options = num_layers, bias, batch_first, dropout, bidirectional, proj_size, DTYPES[dtype]
-        self.spec = _core.make_spec(cell, input_size, hidden_size, *options)
+        options = num_layers, bias, batch_first, dropout, bidirectional, proj_size
+        self.spec = _core.make_spec(cell, input_size, hidden_size, *options, DTYPES.get(dtype, "float32"))
+        self.cuda = None
         self.cell = cell
         self.dtype = dtype
         self.batch_first = batch_first
@@ -52,13 +57,17 @@ class Network:
         self.drops = dropout > 0 and num_layers > 1
         self.dropout = dropout
         self.arguments: dict[str, Any] = {"num_layers": num_layers, "bias": bias, "bidirectional": bidirectional}
-        self._tape_widths = [n for n in _core.tape_widths(self.spec) if n]
-        self._itemsize = dtype.itemsize
+        self._line = LINE
+        self._tape = [(n, dtype.itemsize) for n in _core.tape_widths(self.spec) if n]  # values, and bytes of a value
+        if on_cuda:
+            self.cuda = _device.cuda().Network(cell, input_size, hidden_size, *options, CUDA_DTYPES[dtype])
+            self._line = CUDA_LINE
+            self._tape = _device.cuda().tape_widths(self.cuda)
 
     def tape_bytes(self, steps: Any, rows: Any) -> Any:
         """Of a call's tape; the sizes may be symbols."""
-        values = steps * rows * self._itemsize
-        return sum((n * values + LINE - 1) // LINE * LINE for n in self._tape_widths)
+        line, values = self._line, steps * rows
+        return sum((n * size * values + line - 1) // line * line for n, size in self._tape)
 
     def state_shape(self, batch: tuple[Any, ...], width: int) -> tuple[Any, ...]:
         return (self.states, *batch, width)
@@ -112,6 +121,11 @@ def _forward(
     y = x.new_empty((*shape[:-1], net.width))
     h_n = x.new_empty((net.states, *batch, net.output))
     c_n = x.new_empty((net.states, *batch, net.hidden)) if net.has_cell else None
+    if net.cuda is not None:
+        with _Queue(x) as queue:
+            arguments = _arguments(x, lengths, h0, c0, y, tape, seed)
+            _device.cuda().forward_at(net.cuda, weights, arguments, h_n.data_ptr(), address(c_n), *queue)
+        return y, h_n, c_n
     _core.forward_at(
         net.spec,
         weights,
@@ -129,6 +143,34 @@ def _forward(
         seed,
     )
     return y, h_n, c_n
+
+
+class _Queue:
+    """Where a call on CUDA tensors goes: what gives it memory, its device and its stream."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+        self.device = torch.cuda.device(x.device) if x.is_cuda else nullcontext()  # the emulator's is the host
+        self.memory: list[Tensor] = []
+
+    def __enter__(self) -> tuple[Any, int, int]:
+        self.device.__enter__()
+        stream = torch.cuda.current_stream(self.x.device).cuda_stream if self.x.is_cuda else 0
+        return self.allocate, self.x.get_device() if self.x.is_cuda else 0, stream
+
+    def __exit__(self, *error: Any) -> None:
+        self.device.__exit__(*error)
+
+    def allocate(self, size: int) -> int:
+        self.memory.append(self.x.new_empty(size, dtype=torch.uint8))
+        return self.memory[-1].data_ptr()
+
+
+def _arguments(
+    x: Tensor, lengths: Tensor | None, h0: Tensor | None, c0: Tensor | None, y: Tensor, tape: Tensor | None, seed: int
+) -> Any:
+    inputs = address(lengths), address(h0), address(c0)
+    return _device.cuda().Arguments(x.data_ptr(), x.shape, x.stride(), *inputs, y.data_ptr(), address(tape), seed)
 
 
 def gradients(
@@ -154,6 +196,17 @@ def gradients(
     dh0 = x.new_empty((net.states, *batch, net.output))
     dc0 = x.new_empty((net.states, *batch, net.hidden)) if net.has_cell else None
     dweights = [x.new_empty(size) for size in net.shapes]
+    if net.cuda is not None:
+        with _Queue(x) as queue:
+            _device.cuda().backward_at(
+                net.cuda,
+                [w.data_ptr() for w in weights],
+                _arguments(x, lengths, h0, c0, y, tape, seed),
+                *(address(t) for t in (dy, dh_n, dc_n, dx, dh0, dc0)),
+                [d.data_ptr() for d in dweights],
+                *queue,
+            )
+        return dx, dh0, dc0, dweights
     _core.backward_at(
         net.spec,
         [w.data_ptr() for w in weights],
@@ -194,6 +247,8 @@ def network_of(
     bidirectional: bool,
     batch_first: bool,
     dropout: float,
+    *,
+    on_cuda: bool,
 ) -> Network:
     """The network that an operator's arguments describe: its sizes are those of the weights."""
     count = num_layers * (1 + bidirectional)
@@ -205,13 +260,13 @@ def network_of(
     hidden = int(weights[each - 1].shape[-1]) if projected else output
     sizes = int(weights[0].shape[-1]), hidden, num_layers
     proj_size = output if projected else 0
-    return network(cell, *sizes, bias, batch_first, dropout, bidirectional, proj_size, x.dtype)
+    return network(cell, *sizes, bias, batch_first, dropout, bidirectional, proj_size, x.dtype, on_cuda)
 
 
-def _check(name: str, tensor: Tensor, shape: Sequence[Any], dtype: torch.dtype) -> None:
-    if tensor.dtype != dtype or tuple(tensor.shape) != tuple(shape) or tensor.device.type != "cpu":
+def _check(name: str, tensor: Tensor, shape: Sequence[Any], dtype: torch.dtype, device: torch.device) -> None:
+    if tensor.dtype != dtype or tuple(tensor.shape) != tuple(shape) or tensor.device != device:
         raise ValueError(
-            f"fastrnn: {name} must be {dtype} {tuple(shape)} on the CPU, "
+            f"fastrnn: {name} must be {dtype} {tuple(shape)} on {device}, "
             f"got {tensor.dtype} {tuple(tensor.shape)} on {tensor.device}"
         )
 
@@ -234,17 +289,20 @@ def _checked(
     """The arguments that forward and backward have in common, contiguous where they must be."""
     if x.dim() != 3:
         raise ValueError(f"fastrnn: x must have 3 dimensions, got {x.dim()}")
+    if net.cuda is None and x.device.type != "cpu":
+        raise ValueError(f"fastrnn: x must be on the CPU, got {x.device}")
     rows, steps = (x.shape[0], x.shape[1]) if net.batch_first else (x.shape[1], x.shape[0])
-    _check("x", x, (*x.shape[:2], net.input), net.dtype)
+    _check("x", x, (*x.shape[:2], net.input), net.dtype, x.device)
     for index, (weight, shape) in enumerate(zip(weights, net.shapes, strict=True)):
-        _check(f"weights[{index}]", weight, shape, net.dtype)
+        _check(f"weights[{index}]", weight, shape, net.dtype, x.device)
     if h0 is not None:
-        _check("h0", h0, (net.states, rows, net.output), net.dtype)
+        _check("h0", h0, (net.states, rows, net.output), net.dtype, x.device)
     if c0 is not None:
-        _check("c0", c0, (net.states, rows, net.hidden), net.dtype)
+        _check("c0", c0, (net.states, rows, net.hidden), net.dtype, x.device)
     if lengths is not None:
-        _check("lengths", lengths, (rows,), torch.int64)
+        _check("lengths", lengths, (rows,), torch.int64, lengths.device)
         check_lengths(lengths, steps)
+        lengths = lengths.to(x.device)
     h0, c0, lengths = (None if t is None else t.contiguous() for t in (h0, c0, lengths))
     return [w.contiguous() for w in weights], h0, c0, lengths, 0 if seed is None else int(seed)
 
@@ -265,7 +323,23 @@ def forward(
     training: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """y, h_n, c_n (empty unless an LSTM's) and the tape (empty unless `training`)."""
-    net = network_of(cell, x, weights, num_layers, bidirectional, batch_first, dropout)
+    options = cell, num_layers, bidirectional, batch_first, dropout
+    return run_forward(False, x, weights, h0, c0, lengths, seed, options, training)
+
+
+def run_forward(
+    on_cuda: bool,
+    x: Tensor,
+    weights: Sequence[Tensor],
+    h0: Tensor | None,
+    c0: Tensor | None,
+    lengths: Tensor | None,
+    seed: Tensor | None,
+    options: tuple[Any, ...],
+    training: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`forward` by the kernels for the CPU or for CUDA."""
+    net = network_of(options[0], x, weights, *options[1:], on_cuda=on_cuda)
     weights, h0, c0, lengths, number = _checked(net, x, weights, h0, c0, lengths, seed)
     pointers = [w.data_ptr() for w in weights]
     if training:
@@ -279,7 +353,7 @@ def forward(
 @forward.register_fake
 def _(x: Tensor, weights: Sequence[Tensor], h0: Any, c0: Any, lengths: Any, seed: Any, *options: Any) -> Any:
     *described, training = options
-    net = network_of(described[0], x, weights, *described[1:])
+    net = network_of(described[0], x, weights, *described[1:], on_cuda=x.device.type == "cuda")
     rows, steps = (x.shape[0], x.shape[1]) if net.batch_first else (x.shape[1], x.shape[0])
     y = x.new_empty((*x.shape[:2], net.width))
     h_n = x.new_empty(net.state_shape((rows,), net.output))
@@ -315,18 +389,39 @@ def backward(
     need_dx: bool,
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
     """dx (empty unless `need_dx`), dh0, dc0 (empty unless an LSTM's) and the gradients of the weights."""
-    net = network_of(cell, x, weights, num_layers, bidirectional, batch_first, dropout)
+    options = cell, num_layers, bidirectional, batch_first, dropout
+    return run_backward(False, x, weights, h0, c0, lengths, seed, y, tape, dy, dh_n, dc_n, options, need_dx)
+
+
+def run_backward(
+    on_cuda: bool,
+    x: Tensor,
+    weights: Sequence[Tensor],
+    h0: Tensor | None,
+    c0: Tensor | None,
+    lengths: Tensor | None,
+    seed: Tensor | None,
+    y: Tensor,
+    tape: Tensor,
+    dy: Tensor | None,
+    dh_n: Tensor | None,
+    dc_n: Tensor | None,
+    options: tuple[Any, ...],
+    need_dx: bool,
+) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+    """`backward` by the kernels for the CPU or for CUDA."""
+    net = network_of(options[0], x, weights, *options[1:], on_cuda=on_cuda)
     weights, h0, c0, lengths, number = _checked(net, x, weights, h0, c0, lengths, seed)
-    rows, steps = (x.shape[0], x.shape[1]) if batch_first else (x.shape[1], x.shape[0])
-    _check("y", y, (*x.shape[:2], net.width), net.dtype)
-    _check("tape", tape, (net.tape_bytes(steps, rows),), torch.uint8)
+    rows, steps = (x.shape[0], x.shape[1]) if net.batch_first else (x.shape[1], x.shape[0])
+    _check("y", y, (*x.shape[:2], net.width), net.dtype, x.device)
+    _check("tape", tape, (net.tape_bytes(steps, rows),), torch.uint8, x.device)
     for name, given, shape in (
         ("dy", dy, y.shape),
         ("dh_n", dh_n, (net.states, rows, net.output)),
         ("dc_n", dc_n if net.has_cell else None, (net.states, rows, net.hidden)),
     ):
         if given is not None:
-            _check(name, given, shape, net.dtype)
+            _check(name, given, shape, net.dtype, x.device)
     tape = tape.contiguous()
     if tape.data_ptr() % LINE:
         tape = tape.clone()  # memory of another allocator's
@@ -351,12 +446,50 @@ def backward(
 @backward.register_fake
 def _(x: Tensor, weights: Sequence[Tensor], *others: Any) -> Any:
     cell, *options, need_dx = others[9:]
-    net = network_of(cell, x, weights, *options)
+    net = network_of(cell, x, weights, *options, on_cuda=x.device.type == "cuda")
     rows = x.shape[0 if net.batch_first else 1]
     dx = x.new_empty(x.shape if need_dx else 0)
     dh0 = x.new_empty(net.state_shape((rows,), net.output))
     dc0 = x.new_empty(net.state_shape((rows,), net.hidden) if net.has_cell else 0)
     return dx, dh0, dc0, [x.new_empty(shape) for shape in net.shapes]
+
+
+# ----------------------------------------------------------------------------------------------------------- on a GPU
+
+
+def serves_cuda() -> bool:
+    """Whether this build has kernels for CUDA tensors."""
+    return _device.cuda() is not None
+
+
+def forward_on_cuda(x: Tensor, weights: Sequence[Tensor], *others: Any) -> Any:
+    """`forward` for CUDA tensors."""
+    h0, c0, lengths, seed, *options, training = others
+    return run_forward(True, x, weights, h0, c0, lengths, seed, tuple(options), training)
+
+
+def backward_on_cuda(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    h0: Tensor | None,
+    c0: Tensor | None,
+    lengths: Tensor | None,
+    seed: Tensor | None,
+    y: Tensor,
+    tape: Tensor,
+    dy: Tensor | None,
+    dh_n: Tensor | None,
+    dc_n: Tensor | None,
+    *others: Any,
+) -> Any:
+    """`backward` for CUDA tensors."""
+    *options, need_dx = others
+    return run_backward(True, x, weights, h0, c0, lengths, seed, y, tape, dy, dh_n, dc_n, tuple(options), need_dx)
+
+
+if serves_cuda():
+    forward.register_kernel("cuda")(forward_on_cuda)
+    backward.register_kernel("cuda")(backward_on_cuda)
 
 
 # ---------------------------------------------------------------------------------------------------------- derivatives
@@ -392,7 +525,7 @@ def _backward_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]
 
 def _backward_gradient(ctx: Any, ddx: Tensor | None, ddh0: Any, ddc0: Any, ddweights: Any) -> tuple[Any, ...]:
     x, h0, c0, lengths, seed, dy, dh_n, dc_n, *weights = ctx.saved_tensors
-    net = network_of(ctx.options[0], x, weights, *ctx.options[1:])
+    net = network_of(ctx.options[0], x, weights, *ctx.options[1:], on_cuda=x.device.type == "cuda")
     given = x, h0, c0, dy, dh_n, dc_n
     dx, dh0, dc0, *outward, dweights = second_derivatives(
         net, weights, lengths, seed, given, (ddx if ctx.need_dx else None, ddh0, ddc0), ddweights
@@ -486,14 +619,15 @@ def differentiable(
 
     def dropout(inputs: Tensor, layer: int) -> Tensor:
         assert seed is not None
-        return inputs * kept(seed, layer, net.dropout, inputs.shape) * _dropout.scale(net.dropout)
+        keep = kept(seed.to(inputs.device), layer, net.dropout, inputs.shape)
+        return inputs * keep * _dropout.scale(net.dropout)
 
     y, finals = _cells.run(
         net.cell,
         x.transpose(0, 1) if net.batch_first else x,
         tuple(initial),
         weights,
-        lengths=lengths,
+        lengths=lengths if lengths is None else lengths.to(x.device),
         dropout=dropout if net.drops and seed is not None else None,
         **net.arguments,
     )

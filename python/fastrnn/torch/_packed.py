@@ -32,8 +32,8 @@ class Padding(NamedTuple):
 
     def pad(self, data: Tensor) -> Tensor:
         """(N, width) -> (T, B, width). What lies past a row's length is some row of the data."""
-        return data.index_select(0, self.packed).view(*self.shape, data.shape[1])
+        return data.index_select(0, self.packed.to(data.device)).view(*self.shape, data.shape[1])
 
     def unpad(self, padded: Tensor) -> Tensor:
         """(T, B, width) -> (N, width)."""
-        return padded.flatten(0, 1).index_select(0, self.padded)
+        return padded.flatten(0, 1).index_select(0, self.padded.to(padded.device))

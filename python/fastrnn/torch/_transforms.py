@@ -81,7 +81,7 @@ class Backward(torch.autograd.Function):
     def backward(ctx: Any, ddx: Tensor, ddh0: Tensor, ddc0: Tensor, *ddweights: Tensor) -> tuple[Any, ...]:
         x, h0, c0, lengths, seed, dy, dh_n, dc_n, *weights = ctx.saved_tensors
         given = x, h0, c0, dy, dh_n, dc_n
-        net = _ops.network_of(ctx.options[0], x, weights, *ctx.options[1:])
+        net = _ops.network_of(ctx.options[0], x, weights, *ctx.options[1:], on_cuda=x.device.type == "cuda")
         *found, dweights = _ops.second_derivatives(net, weights, lengths, seed, given, (ddx, ddh0, ddc0), ddweights)
         dx, dh0, dc0, *ends = (None if t is None else d for t, d in zip(given, found, strict=True))
         return dx, dh0, dc0, None, None, None, None, *ends, None, *dweights

@@ -1,0 +1,15 @@
+#include "memory.h"
+
+#include "port.cuh"
+
+namespace fastrnn::cuda {
+
+DeviceMemory::DeviceMemory(size_t bytes) : data_(allocate_on_device(bytes)), bytes_(bytes) {}
+DeviceMemory::~DeviceMemory() { free_on_device(data_); }
+void DeviceMemory::upload(const void* from) const { copy_to_device(data_, from, bytes_); }
+void DeviceMemory::download(void* to) const { copy_from_device(to, data_, bytes_); }
+
+void wait_for(Stream stream) { synchronize(stream); }
+int device_number() { return current_device_number(); }
+
+}  // namespace fastrnn::cuda
