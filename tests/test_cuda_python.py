@@ -56,6 +56,12 @@ def check(results, expected, which, case):
         assert relative_error(host(got), wanted) <= bound
 
 
+def test_variants_of_the_cells_are_refused():
+    layer = fastrnn.cuda.LSTM(2, 3, peephole=True)
+    with pytest.raises(ValueError, match="CUDA has no peephole"):
+        layer(np.ones((4, 1, 2), np.float32))
+
+
 @pytest.mark.parametrize("batch_first", [False, True])
 @pytest.mark.parametrize("cell", [*CELLS, PROJECTED])
 def test_a_network_gives_what_the_reference_gives(cuda, cell, batch_first):

@@ -133,7 +133,7 @@ class _Call:
     def __init__(self, spec: Spec, weights: Sequence[_View], x: Any, state: Any, lengths: Any) -> None:
         self.spec, self.weights = spec, weights
         if spec.options is not None:
-            raise ValueError("peephole, coupled_input_forget, clip and activations must be left out: CUDA has none of them")
+            raise ValueError("CUDA has no peephole, coupled_input_forget, clip and activations: leave them out")
         options = spec.num_layers, spec.bias, spec.batch_first, spec.dropout, spec.bidirectional, spec.proj_size
         self.network = _cuda().Network(spec.cell, spec.input_size, spec.hidden_size, *options, spec.dtype)
         self.x = _view("x", x, spec.dtype, contiguous=False)
