@@ -56,7 +56,7 @@ def check(results, expected, which, case):
         assert relative_error(host(got), wanted) <= bound
 
 
-def test_variants_of_the_cells_are_refused():
+def test_variants_of_the_cells_are_refused(cuda):
     layer = fastrnn.cuda.LSTM(2, 3, peephole=True)
     with pytest.raises(ValueError, match="CUDA has no peephole"):
         layer(np.ones((4, 1, 2), np.float32))
