@@ -76,7 +76,8 @@ template <class Cell> bool run(const Partition& how) {
   s.dims = {T, B, I, H, H, false};
   s.how = how;
   s.x = arrays.take(T * B * I), s.x_stride = I;
-  s.weights = {arrays.take(G * H * I), arrays.take(G * H * H), arrays.take(G * H), arrays.take(G * H), nullptr};
+  s.weights = {
+      arrays.take(G * H * I), arrays.take(G * H * H), arrays.take(G * H), arrays.take(G * H), nullptr, nullptr};
   s.h0 = arrays.take(B * H), s.c0 = arrays.take(B * H);
   s.dy = {arrays.take(T * B * H), B * H, H, 1};
   s.dh_n = arrays.take(B * H), s.dc_n = arrays.take(B * H);
