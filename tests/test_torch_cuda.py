@@ -11,6 +11,7 @@ from torch._subclasses import FakeTensorMode  # noqa: E402
 from conftest import TOLERANCES, relative_error  # noqa: E402
 from fastrnn import _device  # noqa: E402
 from fastrnn.torch import LSTM, _cells, _ops  # noqa: E402
+from fastrnn.torch._modules import unserved  # noqa: E402
 
 CELLS = [(cell, 0) for cell in _cells.STEPS] + [("lstm", 5)]  # with proj_size
 STEPS, ROWS, INPUTS, HIDDEN, LAYERS = 6, 5, 3, 8, 2
@@ -105,6 +106,6 @@ def test_modules_hand_cuda_tensors_to_the_operators(cuda, monkeypatch, dtype):
         y, (h_n, c_n) = torch.func.functional_call(lstm, weights, (x,), {"lengths": [6, 0, 3, 1, 6]})
         for result, shape in ((y, (6, 5, 8)), (h_n, (4, 5, 4)), (c_n, (4, 5, 4))):
             assert (tuple(result.shape), result.device.type, result.dtype) == (shape, "cuda", dtype)
-        assert lstm._unserved(x, ()) is None
+        assert unserved(x, (), lstm._weights()) is None
         monkeypatch.setattr(_device, "cuda", lambda: None)
-        assert "kernels" in lstm._unserved(x, ())
+        assert "kernels" in unserved(x, (), lstm._weights())

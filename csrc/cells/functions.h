@@ -59,7 +59,7 @@ template <class... F> struct Published {
   }
   template <int i, class V> FASTRNN_FN V peephole(V a, V) const { return a; }
   template <class V> FASTRNN_FN void couple(V*) const {}
-  static constexpr bool coupled() { return false; }
+  FASTRNN_FN bool coupled() const { return false; }
 };
 
 }  // namespace fastrnn::FASTRNN_ARCH
