@@ -28,7 +28,7 @@ def a_process(name):
     return pytest.param(name, marks=pytest.mark.xdist_group(f"keras on {name}"))
 
 
-@pytest.mark.parametrize("backend", map(a_process, ["torch", "tensorflow", "jax"]))
+@pytest.mark.parametrize("backend", [a_process(name) for name in ("torch", "tensorflow", "jax")])
 def test_backend(backend):
     needs("keras", backend)
     done = run(backend, "-m", "pytest", "-q", "-p", "no:cacheprovider", CHECKS)
