@@ -1,5 +1,8 @@
-"""`fastrnn.keras` in a process of its own, since a process has one backend for good: on PyTorch. By hand, since they
-take minutes: `KERAS_BACKEND=tensorflow pytest tests/keras_checks.py`, the same with jax, and keras_example_checks.py."""
+"""`fastrnn.keras` in a process of its own, since a process has one backend for good: on PyTorch.
+
+By hand, since they take minutes: `KERAS_BACKEND=jax pytest tests/keras_checks.py`, the same with tensorflow, and
+keras_example_checks.py.
+"""
 
 import os
 import subprocess
