@@ -78,12 +78,14 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def settings():
-    """What a test sets holds for that test alone."""
+    """What a test sets holds for that test alone; JAX keeps float32 unless a test says otherwise."""
     isa, threads = _core.isa(), fastrnn.get_num_threads()
     yield
     _core.set_isa(isa)
     _core.set_partition("automatic")
     fastrnn.set_num_threads(threads)
+    if "jax" in sys.modules:
+        sys.modules["jax"].config.update("jax_enable_x64", False)
 
 
 @pytest.fixture

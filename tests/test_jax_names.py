@@ -24,14 +24,11 @@ SMALL = ("--epochs", 3, "--most", 1500, "--hidden", 32, "--batch", 32, "--learni
 
 @pytest.fixture
 def example(monkeypatch):
-    before = jax.config.jax_enable_x64
-    jax.config.update("jax_enable_x64", False)
     spec = importlib.util.spec_from_file_location("jax_names", EXAMPLE)
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "jax_names", module)  # where Equinox looks for a class's annotations
     spec.loader.exec_module(module)
-    yield module
-    jax.config.update("jax_enable_x64", before)
+    return module
 
 
 @pytest.fixture

@@ -40,10 +40,7 @@ OPTIONS["gru_reset_before"] = {"reset_after": False}
 @pytest.fixture(autouse=True)
 def doubles():
     """JAX keeps what is float64."""
-    before = jax.config.jax_enable_x64
     jax.config.update("jax_enable_x64", True)
-    yield
-    jax.config.update("jax_enable_x64", before)
 
 
 def function(spec):
