@@ -2,13 +2,14 @@
 
 A document is what the JSON file holds:
 
-    format          1
+    format          3
     date            of the start, UTC
     complete        whether all cases were measured
     fastrnn         version, compiler, isa, and the checkout's commit
     machine         see machine.py
     settings        threads, dtype, steps, and how long was measured
     peak            multiply-adds, in floating-point operations a second: `median`, `least` and `most` over the cases
+    meeting         of all threads at a barrier, in seconds, likewise
     peers           by name: label, version, details
     missing         by name: why a peer was left out
     summary         see `summary`
@@ -17,6 +18,7 @@ A document is what the JSON file holds:
         cell, mode, batch, input, hidden, steps, dtype
         flops       of the matrix products of one call
         peak        the median of the blocks of multiply-adds among this case's
+        meeting     likewise; 0 with one thread
         results     by peer: median, q1, q3 (seconds a call, over the blocks), readings (each block's), calls (in a
                     block), flops_per_second, peak_share, errors (of each array, relative to float64)
         speedup     of fastrnn, of fastrnn prepared, and of fastrnn.torch, over each other peer: its median over theirs
@@ -61,7 +63,9 @@ def result(readings: list[float], calls: int, flops: int, peak: float, errors: d
     }
 
 
-def case_entry(case: Case, flops: int, peak: float, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def case_entry(
+    case: Case, flops: int, peak: float, meeting: float, results: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
     speedup = {
         ours: {peer: theirs["median"] / results[ours]["median"] for peer, theirs in results.items() if peer not in OURS}
         for ours in OURS
@@ -78,6 +82,7 @@ def case_entry(case: Case, flops: int, peak: float, results: dict[str, dict[str,
         "dtype": case.dtype,
         "flops": flops,
         "peak": peak,
+        "meeting": meeting,
         "results": results,
         "speedup": speedup,
         "best": best(results),
@@ -144,9 +149,9 @@ def drop_in(document: Document) -> list[list[str]]:
 
 def conclude(document: Document) -> None:
     """Enter what follows from the cases."""
-    peaks = [case["peak"] for case in document["cases"]]
-    if peaks:
-        document["peak"] = {"median": statistics.median(peaks), "least": min(peaks), "most": max(peaks)}
+    for name in ("peak", "meeting"):
+        if values := [case[name] for case in document["cases"]]:
+            document[name] = {"median": statistics.median(values), "least": min(values), "most": max(values)}
     document["summary"] = summary(document)
 
 
@@ -156,6 +161,9 @@ def warnings(document: Document, noisy: float = 0.2) -> list[str]:
     peak = document["peak"]
     if peak["least"] < 0.9 * peak["most"]:
         found.append(f"the machine's peak lay between {_giga(peak['least'])} and {_giga(peak['most'])}")
+    meeting = document["meeting"]
+    if meeting["most"] > 2 * meeting["least"]:
+        found.append(f"threads met in {duration(meeting['least'])} to {duration(meeting['most'])}")
     others = document["others"] or 0
     if others > 0.05:
         found.append(f"other programs took {others:.2f} of {_count(document['machine']['processors'], 'processor')}")
@@ -238,7 +246,10 @@ def machine_line(document: Document) -> str:
 
 
 def peak_line(document: Document) -> str:
-    return f"FMA peak {_giga(document['peak']['median'])}"
+    meeting = document["meeting"]["median"]
+    return f"FMA peak {_giga(document['peak']['median'])}" + (
+        f", threads meet in {duration(meeting)}" if meeting else ""
+    )
 
 
 def software_line(document: Document) -> str:

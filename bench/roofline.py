@@ -1,4 +1,5 @@
-"""The rate of multiply-adds that this machine reaches: the ceiling that no recurrent network gets through.
+"""The rate of multiply-adds that this machine reaches, the ceiling that no recurrent network gets through, and how long
+its threads take to meet, which they have to at each step that they share.
 
     python bench/roofline.py --threads 4
 
@@ -31,6 +32,13 @@ def peak(dtype: str, threads: int, effort: Effort) -> float:
     return _core.fma_rate(dtype, threads, effort.block_seconds)
 
 
+def meeting(threads: int) -> float:
+    """Seconds; of one thread 0. A virtual machine's processors may be moved to cores that are far from each other: then
+    this is several times as long, while the peak is the same.
+    """
+    return 1 / _core.meeting_rate(threads, SECONDS / 50) if threads > 1 else 0.0
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the rate of multiply-adds that this machine reaches.")
     parser.add_argument("--threads", type=int, default=machine.cores(), help="default: one a core, %(default)s here")
@@ -46,6 +54,7 @@ def main() -> None:
                 f"{dtype}, {count} {'thread' if count == 1 else 'threads'}: {max(rates) / 1e9:.0f} GFLOP/s"
                 f" ({SAMPLES} measurements from {min(rates) / 1e9:.0f})"
             )
+    print(f"{threads} threads meet in {min(meeting(threads) for _ in range(SAMPLES)) * 1e6:.2f} µs")
 
 
 if __name__ == "__main__":

@@ -99,6 +99,15 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
         return rate;
       },
       "dtype"_a, "rows"_a, "depth"_a, "threads"_a, "seconds"_a);
+  m.def(
+      "meeting_rate",
+      [](int threads, double seconds) {
+        checked_rate("float32", threads, seconds);
+        double rate = 0;
+        without_gil([&] { rate = meeting_rate(threads, seconds); });
+        return rate;
+      },
+      "threads"_a, "seconds"_a);
   m.def("compiler", [] {
 #if defined(__clang__)
     return __VERSION__;  // begins with its name

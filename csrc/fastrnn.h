@@ -218,6 +218,10 @@ double fma_rate(DType, int threads, double seconds);
 // and nothing else: what bounds the steps of one sequence.
 double weight_rate(DType, int64_t rows, int64_t depth, int threads, double seconds);
 
+// How many times a second `threads` threads meet at a barrier and do nothing else: what each step of one sequence pays
+// where threads share it.
+double meeting_rate(int threads, double seconds);
+
 uint64_t native_calls();  // calls of forward and backward so far in this process
 
 }  // namespace fastrnn

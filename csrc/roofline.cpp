@@ -10,8 +10,8 @@
 namespace fastrnn {
 namespace {
 
-// What calls of work(rank, threads), which gives how much it has done, come to a second. All threads do their work in
-// the same stretches of time: what the cores do together.
+// What calls of work(rank, threads, barrier of these), which gives how much it has done, come to a second. All threads
+// do their work in the same stretches of time: what the cores do together.
 template <class Work> double rate(int threads, double seconds, Work&& work) {
   using Clock = std::chrono::steady_clock;
   Lease lease(threads, true);
@@ -25,7 +25,7 @@ template <class Work> double rate(int threads, double seconds, Work&& work) {
     while (true) {
       barrier.wait();
       if (!more) return;
-      done[static_cast<size_t>(rank) * 8] += static_cast<double>(work(rank, count));
+      done[static_cast<size_t>(rank) * 8] += static_cast<double>(work(rank, count, barrier));
       barrier.wait();
       if (rank != 0) continue;
       took = std::chrono::duration<double>(Clock::now() - start).count();
@@ -41,7 +41,7 @@ template <class Work> double rate(int threads, double seconds, Work&& work) {
 
 double fma_rate(DType dtype, int threads, double seconds) {
   const Roofline& loops = roofline(dtype, isa());
-  return 2 * rate(threads, seconds, [&](int, int) { return loops.multiply_adds(20000); });
+  return 2 * rate(threads, seconds, [&](auto&&...) { return loops.multiply_adds(20000); });
 }
 
 double weight_rate(DType dtype, int64_t rows, int64_t depth, int threads, double seconds) {
@@ -50,8 +50,16 @@ double weight_rate(DType dtype, int64_t rows, int64_t depth, int threads, double
   const Memory matrix = allocate(bytes);
   std::memset(matrix.get(), 0, bytes);
   const int64_t passes = std::max<int64_t>(2, (int64_t{4} << 20) / static_cast<int64_t>(bytes));
-  return rate(threads, seconds, [&](int rank, int count) {
+  return rate(threads, seconds, [&](int rank, int count, Barrier&) {
     return loops.multiply_vectors(matrix.get(), rows, depth, rank, count, passes);
+  });
+}
+
+double meeting_rate(int threads, double seconds) {
+  return rate(threads, seconds, [](int rank, int, Barrier& barrier) {
+    constexpr int meetings = 1000;
+    for (int i = 0; i < meetings; ++i) barrier.wait();
+    return rank == 0 ? meetings : 0;
   });
 }
 

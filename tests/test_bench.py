@@ -94,15 +94,16 @@ def rivalled(bench, document):
 
 def test_document(document):
     document = json.loads(json.dumps(document))
-    assert document["format"] == 2
+    assert document["format"] == 3
     assert document["complete"]
     assert document["fastrnn"]["version"] == fastrnn.__version__
     assert document["fastrnn"]["isa"] == fastrnn.show_config("dict")["isa"]
     assert {"compiler", "commit"} <= document["fastrnn"].keys()
     assert {"cpu", "cores", "processors", "os", "python"} <= document["machine"].keys()
     assert (document["settings"]["threads"], document["settings"]["steps"]) == (1, STEPS)
-    peaks = [case["peak"] for case in document["cases"]]
-    assert document["peak"] == {"median": statistics.median(peaks), "least": min(peaks), "most": max(peaks)}
+    for name in ("peak", "meeting"):
+        values = [case[name] for case in document["cases"]]
+        assert document[name] == {"median": statistics.median(values), "least": min(values), "most": max(values)}
     assert document["missing"] == {"pytorch": "gone"}
     assert document["peers"]["reference"]["version"] == np.__version__
     cases = [(case["mode"], case["cell"], case["batch"], case["input"], case["hidden"]) for case in document["cases"]]
@@ -195,17 +196,20 @@ def test_warnings(bench, document):
     calm = json.loads(json.dumps(document))
     calm["others"] = 0.01
     calm["peak"] |= {"least": 7.5e9, "most": 8e9}
+    calm["meeting"] |= {"least": 60e-9, "most": 110e-9}
     for case in calm["cases"]:
         for result in case["results"].values():
             result |= {"q1": 0.95 * result["median"], "q3": 1.05 * result["median"]}
     assert bench.report.warnings(calm) == []
 
     calm["peak"]["least"] = 7e9
+    calm["meeting"]["most"] = 3e-7
     calm["others"] = 0.5
     calm["machine"]["processors"] = 2
     calm["cases"][0]["results"]["fastrnn"]["q3"] *= 2
-    changed, busy, shaky = bench.report.warnings(calm)
+    changed, far, busy, shaky = bench.report.warnings(calm)
     assert "between 7 GFLOP/s and 8 GFLOP/s" in changed
+    assert far == "threads met in 0.06 µs to 0.30 µs"
     assert busy == "other programs took 0.50 of 2 processors"
     assert shaky.startswith("1 of ")
 
@@ -239,21 +243,37 @@ def test_turns_count_where_the_machine_is_steady(bench, effort):
 
 
 def test_unsteady_cases_are_measured_again(bench, effort, monkeypatch):
-    """Where the machine had less than 90% of its best; of both runs that counts in which it had more."""
-    again = {"b": {"case": "b", "peak": 70}, "c": {"case": "c", "peak": 95}}
-    monkeypatch.setattr(bench.compare, "run_case", lambda case, *_: again.pop(case))
-    first = {"a": 100, "b": 80, "c": 60, "d": 91}
-    cases = [{"case": case, "peak": peak} for case, peak in first.items()]
+    """Where the machine had less than 90% of its best, or cores far apart; the better of both runs counts."""
+    again = {"b": (70, 1), "c": (95, 1), "e": (92, 1.5), "f": (99, 4)}
+    entry = lambda peak, meeting: {"peak": peak, "meeting": meeting}  # noqa: E731
+    monkeypatch.setattr(bench.compare, "run_case", lambda case, *_: entry(*again.pop(case)))
+    first = {"a": (100, 1), "b": (80, 1), "c": (60, 1), "d": (91, 1), "e": (100, 3), "f": (95, 3)}
+    cases = [entry(*state) for state in first.values()]
     said = []
     bench.compare.measure_unsteady_again(cases, list(first), {}, 1, effort, lambda text, **_: said.append(text))
-    assert [entry["peak"] for entry in cases] == [100, 80, 95, 91]
+    assert [entry["peak"] for entry in cases] == [100, 80, 95, 91, 92, 99]
     assert not again
-    assert [text[-1] for text in said] == ["b", "c"]
+    assert [text[-1] for text in said] == ["b", "c", "e", "f"]
     assert "60%" in said[1]
+    assert "apart" not in said[1]
+    assert "far apart" in said[2]
 
 
 def test_the_peak_is_one(bench, effort):
     assert all(1e8 < bench.roofline.peak(dtype, 1, effort) < 1e13 for dtype in ("float32", "float64"))
+
+
+def test_what_bounds_a_sequence_alone(bench):
+    fastrnn.set_num_threads(2)
+    assert bench.roofline.meeting(1) == 0
+    assert 1e-9 < bench.roofline.meeting(2) < 1e-2
+    for dtype, itemsize in (("float32", 4), ("float64", 8)):
+        assert 1e7 < _core.weight_rate(dtype, 100, 30, 2, 0.01) / itemsize < 1e12
+    for sizes in ((0, 1), (1, 0), (65537, 1)):
+        with pytest.raises(ValueError, match=r"rows and depth: expected 1 ... 65536"):
+            _core.weight_rate("float32", *sizes, 1, 0.01)
+    with pytest.raises(ValueError, match="threads: expected at least 1"):
+        _core.meeting_rate(0, 0.01)
 
 
 def test_time_is_limited(bench):
@@ -294,7 +314,10 @@ def test_ratios(bench, effort):
     ]:
         title, *figures = row
         assert title.startswith(("LSTM, ", "GRU, ", "RNN, tanh, "))
-        assert [bool(re.fullmatch(r"\d+(\.\d+)?(| µs|%|% of \d+ GB/s)", figure)) for figure in figures] == [
+        assert [
+            bool(re.fullmatch(r"\d+(\.\d+)?(| µs|%|% \([\d.]+ of [\d.]+ µs; threads meet in [\d.]+\))", figure))
+            for figure in figures
+        ] == [
             True,
             proportions == 2,
         ]
