@@ -178,7 +178,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--seed-text", metavar="TEXT", help="what the text that it writes begins with (what the text begins with)")
     add("--temperature", type=float, default=0.7, help="below 1: fewer surprises, above: more (%(default)s)")
     add("--seed", type=int, default=0, help="of all random numbers (%(default)s)")
-    add("--picture", type=Path, default=Path("keras_text_generation.png"), metavar="FILE", help="(%(default)s)")
+    picture = Path("keras_text_generation.png")
+    add("--picture", type=Path, default=picture, metavar="FILE", help="its file (%(default)s)")
     options = parser.parse_args(arguments)
     if not 0 <= options.dropout < 1:
         parser.error(f"--dropout must be from 0 to below 1, got {options.dropout}")
