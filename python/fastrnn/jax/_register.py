@@ -14,8 +14,8 @@ def register() -> None:
     """Raises ImportError if this build has no kernels for JAX, or none for the jaxlib that is installed."""
     handlers = _core.xla_handlers()
     again = (
-        "Build fastrnn again, in its folder: FASTRNN_JAX=ON pip install . (with --no-build-isolation for the very jaxlib "
-        "that is installed)"
+        "Build fastrnn again, in its folder: FASTRNN_JAX=ON pip install . (with --no-build-isolation for the very "
+        "jaxlib that is installed)"
     )
     if not handlers:
         raise ImportError(
