@@ -201,8 +201,10 @@ def main(arguments: list[str] | None = None) -> None:
         keras.utils.set_random_seed(options.seed)
         text = (read_text(options.text) if options.text else standard_library_text())[: options.most]
         cut = len(text) * 9 // 10
-        if len(text) - cut <= options.batch * options.steps:
-            raise UserError(f"{len(text):,} characters are too few for {options.batch} streams of {options.steps}")
+        needed = options.batch * options.steps
+        if len(text) - cut <= needed:
+            too_few = f"{len(text):,} characters are too few for {options.batch} streams of {options.steps}"
+            raise UserError(f"{too_few}: a tenth, which is held out, must be more than {needed:,}")
         options.seed_text = options.seed_text or text[:10]
         vocabulary = Vocabulary(text[:cut], options.characters)
         numbers = vocabulary.encode(text)
