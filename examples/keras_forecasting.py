@@ -102,7 +102,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--months", type=positive, default=24, help="months that a forecast looks back (%(default)s)")
     add("--batch", type=positive, default=16, help="windows that are read side by side (%(default)s)")
     add("--seed", type=int, default=0, help="of all random numbers (%(default)s)")
-    add("--picture", type=Path, default=Path("keras_forecasting.png"), metavar="FILE", help="(%(default)s)")
+    add("--picture", type=Path, default=Path("keras_forecasting.png"), metavar="FILE", help="its file (%(default)s)")
     options = parser.parse_args(arguments)
     if options.months > 120:
         parser.error(f"--months must be 120 at most, got {options.months}")

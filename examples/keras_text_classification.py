@@ -168,7 +168,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--most", type=positive, default=8000, help="texts (%(default)s)")
     add("--words", type=positive, default=8000, help="words that are known (%(default)s)")
     add("--seed", type=int, default=0, help="of all random numbers (%(default)s)")
-    add("--picture", type=Path, default=Path("keras_text_classification.png"), metavar="FILE", help="(%(default)s)")
+    picture = Path("keras_text_classification.png")
+    add("--picture", type=Path, default=picture, metavar="FILE", help="its file (%(default)s)")
     return parser.parse_args(arguments)
 
 

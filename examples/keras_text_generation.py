@@ -178,7 +178,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--seed-text", metavar="TEXT", help="what the text that it writes begins with (what the text begins with)")
     add("--temperature", type=float, default=0.7, help="below 1: fewer surprises, above: more (%(default)s)")
     add("--seed", type=int, default=0, help="of all random numbers (%(default)s)")
-    add("--picture", type=Path, default=Path("keras_text_generation.png"), metavar="FILE", help="(%(default)s)")
+    picture = Path("keras_text_generation.png")
+    add("--picture", type=Path, default=picture, metavar="FILE", help="its file (%(default)s)")
     options = parser.parse_args(arguments)
     if not 0 <= options.dropout < 1:
         parser.error(f"--dropout must be from 0 to below 1, got {options.dropout}")
@@ -200,8 +201,10 @@ def main(arguments: list[str] | None = None) -> None:
         keras.utils.set_random_seed(options.seed)
         text = (read_text(options.text) if options.text else standard_library_text())[: options.most]
         cut = len(text) * 9 // 10
-        if len(text) - cut <= options.batch * options.steps:
-            raise UserError(f"{len(text):,} characters are too few for {options.batch} streams of {options.steps}")
+        needed = options.batch * options.steps
+        if len(text) - cut <= needed:
+            too_few = f"{len(text):,} characters are too few for {options.batch} streams of {options.steps}"
+            raise UserError(f"{too_few}: a tenth, which is held out, must be more than {needed:,}")
         options.seed_text = options.seed_text or text[:10]
         vocabulary = Vocabulary(text[:cut], options.characters)
         numbers = vocabulary.encode(text)

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 import fastrnn.torch
-from torch_names import CATEGORIES, LETTERS, UserError, read_names
+from torch_names import CATEGORIES, LETTERS, UserError, positive, read_names
 
 
 class TextbookCell(nn.Module):
@@ -116,8 +116,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--dtype", choices=("float32", "float64"), default="float32", help="of all numbers (%(default)s)"
     )
-    parser.add_argument("--hidden", type=int, default=128, help="hidden units (%(default)s)")
-    parser.add_argument("--most", type=int, default=500, help="names of each category (%(default)s)")
+    parser.add_argument("--hidden", type=positive, default=128, help="hidden units (%(default)s)")
+    parser.add_argument("--most", type=positive, default=500, help="names of each category (%(default)s)")
     options = parser.parse_args(arguments)
     before = torch.get_default_dtype()
     torch.set_default_dtype(getattr(torch, options.dtype))

@@ -542,6 +542,14 @@ def test_files_with_something_wrong_inside(tmp_path):
             fastrnn.load(path)
 
 
+def test_a_file_that_is_no_archive(tmp_path):
+    """NumPy would advise to load it unsafely."""
+    path = tmp_path / "m.npz"
+    path.write_text("text")
+    with pytest.raises(ValueError, match=r"fastrnn saved \(it is no \.npz archive\)$"):
+        fastrnn.load(path)
+
+
 def test_a_file_of_another_program(tmp_path):
     path = tmp_path / "m.safetensors"
     pytest.importorskip("safetensors.numpy").save_file({"w": np.ones(3)}, path)

@@ -417,7 +417,8 @@ def test_peepholes_in_the_layout_of_onnx():
     [
         ("LSTM", {"activations": "tanh"}, TypeError, "activations must be a sequence of 3"),
         ("LSTM", {"activations": ("tanh",)}, ValueError, "activations must have 3 items in an LSTM, got 1"),
-        ("GRU", {"activations": 4 * ("tanh",)}, ValueError, "activations must have 2 items"),
+        ("GRU", {"activations": 4 * ("tanh",)}, ValueError, "activations must have 2 items in a GRU, got 4"),
+        ("RNN", {"activations": ("tanh", "relu")}, ValueError, "activations must have 1 item in an RNN, got 2"),
         ("RNN", {"activations": ("gelu",)}, ValueError, "one of 'tanh', 'sigmoid'"),
         ("RNN", {"activations": (3,)}, TypeError, "must be a str"),
         ("RNN", {"activations": ((),)}, TypeError, "must be a str"),

@@ -282,6 +282,7 @@ def test_conversions_copy_and_keep_the_dtype(case):
 def test_errors_name_what_is_wrong():
     lstm = make("lstm", num_layers=2, bidirectional=True).parameters
     projected = make("lstm", proj_size=2).parameters
+    peepholes = make("lstm", peephole=True).parameters
     keras_lstm, onnx_lstm = weights.to_keras("lstm", lstm), weights.to_onnx("lstm", lstm)
 
     def without(name, arrays=lstm, **more):
@@ -298,6 +299,8 @@ def test_errors_name_what_is_wrong():
         (lambda: weights.to_keras("lstm", without("bias_hh_l1"), 1), "missing bias_hh_l1$"),
         (lambda: weights.to_keras("lstm", lstm, 2), "missing weight_ih_l2"),
         (lambda: weights.to_keras("lstm", projected), "weight_hr.*Keras"),
+        (lambda: weights.to_keras("lstm", peepholes), "weight_peephole.*Keras"),
+        (lambda: weights.to_torch(peepholes), "unexpected weight_peephole_l0$"),
         (lambda: weights.to_onnx("lstm", without("bias_hh_l1"), 1), "missing bias_hh_l1$"),
         (lambda: weights.to_onnx("lstm", projected), "weight_hr.*ONNX"),
         (lambda: weights.to_onnx("lstm", lstm, -1), "layer"),

@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import shutil
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,8 +80,12 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array]
 
 
 def _read_npz(path: str | os.PathLike[str]) -> tuple[Any, dict[str, Array]]:
-    with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
-        arrays = dict(archive)
+    with Path(path).open("rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise ValueError("it is no .npz archive")
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as archive:
+            arrays = dict(archive)
     return _config({name: str(arrays.pop(name)) for name in (_CONFIG,) if name in arrays}), arrays
 
 

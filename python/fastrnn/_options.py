@@ -85,8 +85,10 @@ def _check_activations(
     if not isinstance(activations, Sequence) or isinstance(activations, (str, bytes)):
         raise TypeError(f"activations must be a sequence of {count} names or tuples, {got(activations)}")
     if len(activations) not in (count, count * directions):
-        wanted = f"{count} items" + (f", or {2 * count} for two directions," if directions == 2 else "")
-        raise ValueError(f"activations must have {wanted} in an {kind.upper()}, got {len(activations)}")
+        wanted = "1 item" if count == 1 else f"{count} items"
+        wanted += f", or {2 * count} for two directions," if directions == 2 else ""
+        network = f"{'a' if kind == 'gru' else 'an'} {kind.upper()}"
+        raise ValueError(f"activations must have {wanted} in {network}, got {len(activations)}")
     complete = tuple(_complete(item) for item in activations)
     return complete if len(complete) == count * directions else complete * directions
 

@@ -24,19 +24,26 @@ def set_num_threads(n: int) -> None:
 
 
 def get_num_threads() -> int:
-    """How many threads may work on a call."""
+    """How many threads may work on a call: those of `set_num_threads` or FASTRNN_NUM_THREADS, else as many as there are
+    processors that the process may run on.
+    """
     return _core.get_num_threads()
 
 
 def native_calls() -> int:
-    """Calls into the native kernels so far in this process."""
+    """Calls into the native kernels so far in this process, from any thread: how a program can see that they ran."""
     return _core.native_calls()
 
 
 def show_config(mode: str = "stdout") -> dict[str, Any] | None:
     """Print what this build is and how it runs (mode "stdout"), or return it (mode "dict").
 
-    Raises ValueError for any other mode.
+    It tells fastrnn's version, the compiler, the instruction set in use and those that this processor could use, the
+    number of threads, NumPy's version, and which GPU there is.
+
+    Raises:
+        TypeError: `mode` is no str.
+        ValueError: it is another one.
     """
     check_choice("mode", mode, ("stdout", "dict"))
     cuda = _device.cuda()

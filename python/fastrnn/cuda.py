@@ -7,7 +7,9 @@ PyTorch ...), in builds with `FASTRNN_CUDA`.
 
 Arguments, results and errors are those of the classes of `fastrnn`, but for the type of arrays. Parameters are NumPy
 arrays, copied to the GPU in each call, as they are packed in each call on the CPU; `prepare` does so once. Calls work
-on the legacy default stream of the current device.
+on the legacy default stream of the current device. They take float32 and float64, and refuse the variants of the cells
+(`peephole`, `coupled_input_forget`, `clip`, `activations`) with a ValueError; in a build without CUDA any call is a
+RuntimeError.
 """
 
 from __future__ import annotations
@@ -38,7 +40,15 @@ def _cuda() -> Any:
 
 
 class Array:
-    """A C-contiguous array in a GPU's memory."""
+    """A C-contiguous array in a GPU's memory: what calls return. `of` copies one there, `numpy` brings one back.
+
+    Args:
+        shape: a size for each axis.
+        dtype: NumPy's name of it, as "float32".
+
+    Raises:
+        RuntimeError: the build has no CUDA, or the GPU has no memory for it.
+    """
 
     def __init__(self, shape: Sequence[int], dtype: str) -> None:
         self.shape = tuple(shape)

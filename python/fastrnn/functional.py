@@ -45,6 +45,9 @@ def rnn(
 ) -> tuple[Array, State]:
     """A plain recurrent network, `fastrnn.RNN`: inference.
 
+    Sizes: T time steps, B rows of the batch, I inputs, H units, L layers, D directions (2 if bidirectional, else 1), G
+    gates, H_out the width of h (that of an LSTM's projection where it has one, else H).
+
     Args:
         x: (T, B, I); (B, T, I) with `batch_first`; or one sequence (T, I). float32 or float64, any strides.
         weights: of the dtype of x. Each layer and direction has weight_ih (G*H, I, or D*H_out above the first layer),

@@ -74,7 +74,7 @@ def to_torch(parameters: Mapping[str, Array], prefix: str = "") -> dict[str, Arr
 
     Raises:
         TypeError: `parameters` is no mapping of NumPy arrays by str.
-        ValueError: names are missing or unknown. It names them.
+        ValueError: names are missing, or unknown to PyTorch, as those of peepholes. It names them.
     """
     _check_mapping("parameters", parameters)
     _check_str("prefix", prefix)
@@ -151,8 +151,8 @@ def to_keras(cell: str, parameters: Mapping[str, Array], layer: int = 0, *, rese
     Raises:
         TypeError: `parameters` is no mapping of NumPy arrays of one dtype, float32 or float64; another argument has a
             wrong type.
-        ValueError: parameters of the layer are missing or not of the shapes that the cell has; it has a projection,
-            which Keras does not know; two directions differ in shape; there is no such cell.
+        ValueError: parameters of the layer are missing or not of the shapes that the cell has; it has a projection or
+            peepholes, which Keras does not know; two directions differ in shape; there is no such cell.
     """
     order = _KERAS[check_choice("cell", cell, _KERAS)]
     two = check_bool("reset_after", reset_after) and cell == "gru"
@@ -235,7 +235,7 @@ def to_onnx(cell: str, parameters: Mapping[str, Array], layer: int = 0) -> dict[
             which ONNX does not know; two directions differ in shape; there is no such cell.
     """
     order = _ONNX[check_choice("cell", cell, _ONNX)]
-    directions = _directions("ONNX", len(order), parameters, layer, peephole=cell == "lstm")
+    directions = _directions(f"the {cell.upper()} of ONNX", len(order), parameters, layer, peephole=cell == "lstm")
     peepholes = [d.pop(name) for d in directions for name in list(d) if name.startswith("weight_peephole")]
     parts = [[_reorder(array, order) for array in direction.values()] for direction in directions]
     weights = {"W": np.stack([part[0] for part in parts]), "R": np.stack([part[1] for part in parts])}
@@ -345,14 +345,16 @@ def _directions(
     """weight_ih, weight_hh and, if there are, bias_ih, bias_hh of each direction of one layer of a cell, by name; where
     `peephole` allows it, and they are there, weight_peephole.
 
-    They have the shapes that such a cell's have. `other` is the name of what they are for and knows no projections.
+    They have the shapes that such a cell's have. `other` is the name of what they are for. It knows no projections.
     """
     layer = check_int("layer", layer, 0)
     _check_mapping("parameters", parameters)
     ends = [suffix(layer), suffix(layer, reverse=True)]
     own = {name: array for name, array in parameters.items() if name.endswith(tuple(ends))}
-    if any(name.startswith("weight_hr") for name in own):
-        raise ValueError(f"parameters: layer {layer} has a projection (weight_hr), which {other} does not know")
+    unknown = {"weight_hr": "a projection"} | ({} if peephole else {"weight_peephole": "peepholes"})
+    for stem, what in unknown.items():
+        if any(name.startswith(stem) for name in own):
+            raise ValueError(f"parameters: layer {layer} has {what} ({stem}), which {other} does not know")
     if not any(name.endswith(ends[1]) for name in own):
         del ends[1]
     stems = ["weight_ih", "weight_hh"]

@@ -42,6 +42,9 @@ def rnn(
 ) -> tuple[Array, State]:
     """A plain recurrent network, `fastrnn.RNN`, on JAX arrays.
 
+    Sizes: T time steps, B rows of the batch, I inputs, H units, L layers, D directions (2 if bidirectional, else 1), G
+    gates, H_out the width of h (that of an LSTM's projection where it has one, else H).
+
     Args:
         x: (T, B, I); (B, T, I) with `batch_first`; or one sequence (T, I). float32, or in JAX's 64-bit mode float64.
         weights: all arrays by `fastrnn.RNN`'s parameter names, or in a sequence in the flat order: by layer, then

@@ -13,11 +13,13 @@ from .. import _core
 def register() -> None:
     """Raises ImportError if this build has no kernels for JAX, or none for the jaxlib that is installed."""
     handlers = _core.xla_handlers()
-    again = "Build fastrnn again where jaxlib is installed: pip install --no-build-isolation"
+    again = (
+        "Build fastrnn again, in its folder: FASTRNN_JAX=ON pip install . (with --no-build-isolation for the very "
+        "jaxlib that is installed)"
+    )
     if not handlers:
         raise ImportError(
-            "this build of fastrnn has no kernels for JAX: it was made without the headers of jaxlib. "
-            f"{again}, or have FASTRNN_JAX=ON in the environment of a plain pip install"
+            f"this build of fastrnn has no kernels for JAX: it was made without the headers of jaxlib. {again}"
         )
     # XLA takes what was made for its own version or an older one. It would refuse the rest when its first program is
     # compiled, and with it all other programs.

@@ -42,6 +42,11 @@ class LSTM(keras.layers.LSTM):
     The kernels serve `activation="tanh"` with `recurrent_activation="sigmoid"`, on the CPU, in float32 and float64,
     with any mask. A call that they do not serve, as one that trains with `recurrent_dropout`, runs Keras' own loop,
     and a warning says why, once.
+
+    As in Keras, a call is `layer(sequence, initial_state=None, mask=None, training=False)`: sequence (B, T, I), states
+    (B, units) each, h and c, mask (B, T) of bool. It gives the last output, (B, units); with `return_sequences` all of
+    them, (B, T, units); with `return_state` the last states, too. Errors are Keras' own. The equations are those of
+    `fastrnn.LSTM`; `fastrnn.weights` turns its parameters into `set_weights`' and back.
     """
 
     inner_loop = looper(keras.layers.LSTM)
@@ -52,7 +57,7 @@ class LSTM(keras.layers.LSTM):
 class GRU(keras.layers.GRU):
     """A gated recurrent unit in place of `keras.layers.GRU`: the same arguments, weights, calls and results.
 
-    The kernels serve both variants, `reset_after=True` and `False`; all else is as for `LSTM`.
+    The kernels serve both variants, `reset_after=True` and `False`; the state is h alone. All else is as for `LSTM`.
     """
 
     inner_loop = looper(keras.layers.GRU)
@@ -63,7 +68,7 @@ class GRU(keras.layers.GRU):
 class SimpleRNN(keras.layers.SimpleRNN):
     """An Elman network in place of `keras.layers.SimpleRNN`: the same arguments, weights, calls and results.
 
-    The kernels serve `activation` "tanh", "relu" and "sigmoid"; all else is as for `LSTM`.
+    The kernels serve `activation` "tanh", "relu" and "sigmoid"; the state is h alone. All else is as for `LSTM`.
     """
 
     inner_loop = looper(keras.layers.SimpleRNN)

@@ -87,6 +87,9 @@ class _Recurrent(RNNBase):
     def forward(self, input: Any, hx: Any = None, *, lengths: Any = None) -> Any:  # noqa: A002
         """As `torch.nn`'s, and `lengths` beside it.
 
+        Sizes: T time steps, B rows of the batch, I `input_size`, H `hidden_size`, L `num_layers`, D directions (2 if
+        bidirectional, else 1), H_out the width of h (an LSTM's `proj_size` where given, else H).
+
         Args:
             input: (T, B, I); (B, T, I) with `batch_first`; one sequence (T, I); or a PackedSequence.
             hx: h_0 (L*D, B, H), for an LSTM (h_0, c_0) with h_0 (L*D, B, H_out); without B if the input has none.
