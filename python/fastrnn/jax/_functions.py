@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import functional
-from .._checks import check_bool, check_probability, got
+from .._checks import got
 from .._options import Activation, Options
 from .._spec import gru_cell, rnn_cell
 from . import _ops
@@ -150,7 +150,6 @@ def _call(
     dropout: float,
     dropout_key: Array | None,
 ) -> tuple[Array, State]:
-    batch_first, dropout = check_bool("batch_first", batch_first), check_probability("dropout", dropout)
     if isinstance(weights, Mapping):
         weights = {name: _array(str(name), array) for name, array in weights.items()}
     elif isinstance(weights, Sequence):
