@@ -76,13 +76,14 @@ void define_addresses(py::module_& m) {
         "gradients"_a);
   m.def(
       "use_openmp",
-      [](Address parallel, Address thread_num, Address num_threads, Address in_parallel) {
+      [](Address parallel, Address thread_num, Address num_threads, Address thread_limit, Address in_parallel) {
         use_openmp({reinterpret_cast<decltype(OpenMP::parallel)>(parallel),
                     reinterpret_cast<decltype(OpenMP::thread_num)>(thread_num),
                     reinterpret_cast<decltype(OpenMP::num_threads)>(num_threads),
+                    reinterpret_cast<decltype(OpenMP::thread_limit)>(thread_limit),
                     reinterpret_cast<decltype(OpenMP::in_parallel)>(in_parallel)});
       },
-      "parallel"_a, "thread_num"_a, "num_threads"_a, "in_parallel"_a);
+      "parallel"_a, "thread_num"_a, "num_threads"_a, "thread_limit"_a, "in_parallel"_a);
 }
 
 }  // namespace fastrnn::python

@@ -11,6 +11,9 @@ namespace fastrnn::python {
 namespace {
 
 // --- arrays ---------------------------------------------------------------------------------------------------------
+//
+// What has been checked is read only after all is checked. No code of the caller's may run in between, such as a
+// method of a subclass: it could take an array's memory away (`resize(refcheck=False)`).
 
 Shape shape_of(const py::array& a) { return Shape(a.shape(), a.shape() + a.ndim()); }
 
@@ -34,8 +37,11 @@ py::array checked_array(const Network& net, py::handle value, const std::string&
     wrong_type(name, wanted, "dtype " + py::cast<std::string>(py::str(array.dtype())) + hint);
   }
   const bool plain = Py_TYPE(value.ptr()) == py::detail::npy_api::get().PyArray_Type_;
-  if (!plain && py::isinstance(value, py::module_::import("numpy").attr("ma").attr("MaskedArray"))) {
-    wrong_type(name, wanted, "a masked one");  // its mask would be overlooked
+  if (!plain) {
+    const py::object masked = py::module_::import("numpy").attr("ma").attr("MaskedArray");
+    if (PyObject_TypeCheck(value.ptr(), reinterpret_cast<PyTypeObject*>(masked.ptr()))) {
+      wrong_type(name, wanted, "a masked one");  // its mask would be overlooked
+    }
   }
   return array;
 }
@@ -44,14 +50,16 @@ void make_read_only(const py::array& a) {
   py::detail::array_proxy(a.ptr())->flags &= ~py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
 }
 
-// In C order. Not by the array's own method, which a subclass can replace.
+constexpr int aligned_flag = py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+
+// In C order, and a plain array.
 py::array contiguous_copy(const py::array& a) {
-  PyObject* copy = py::detail::npy_api::get().PyArray_NewCopy_(a.ptr(), 0);
+  constexpr int copied_flag = 0x0020;  // NPY_ARRAY_ENSURECOPY
+  constexpr int flags = copied_flag | aligned_flag | py::array::c_style | py::detail::npy_api::NPY_ARRAY_ENSUREARRAY_;
+  PyObject* copy = py::detail::npy_api::get().PyArray_FromAny_(a.ptr(), nullptr, 0, 0, flags, nullptr);
   if (!copy) throw py::error_already_set();
   return py::reinterpret_steal<py::array>(copy);
 }
-
-constexpr int aligned_flag = py::detail::npy_api::NPY_ARRAY_ALIGNED_;
 
 // Strides in whole elements, which memory that is not aligned does not have.
 py::array with_element_strides(const Network& net, const py::array& a) {
@@ -124,6 +132,14 @@ std::vector<py::array> checked_weights(const Network& net, const py::sequence& w
   return checked;
 }
 
+// Of a tuple or list; a subclass is not asked for them.
+py::tuple own_items(py::handle value) {
+  if (py::isinstance<py::tuple>(value)) return py::reinterpret_borrow<py::tuple>(value);
+  PyObject* items = PyList_AsTuple(value.ptr());
+  if (!items) throw py::error_already_set();
+  return py::reinterpret_steal<py::tuple>(items);
+}
+
 // h and c of a state argument, each present or not.
 struct StatePair {
   std::optional<py::array> h, c;
@@ -138,7 +154,7 @@ StatePair checked_state_pair(const Network& net, const Extent& e, py::handle val
   if (net.has_cell()) {
     const std::string wanted = std::string("a tuple (") + h_name + ", " + c_name + ")";
     if (!is_pair) wrong_type(name, wanted, type_name(value));
-    const auto items = py::reinterpret_borrow<py::sequence>(value);
+    const py::tuple items = own_items(value);
     if (items.size() != 2) wrong_value(name, wanted, "one of length " + std::to_string(items.size()));
     h = items[0], c = items[1];
   } else if (is_pair) {
@@ -244,8 +260,9 @@ py::tuple run_inference(const Network& net, const Weights& weights, const Call& 
 }
 
 py::tuple infer(const Network& net, const py::sequence& weights, py::handle x, py::handle state, py::handle lengths) {
+  const Call arguments(net, x, state, lengths);
   const std::vector<py::array> arrays = checked_weights(net, weights);
-  return run_inference(net, by_layer<LayerWeights>(net, pointers(arrays)), Call(net, x, state, lengths));
+  return run_inference(net, by_layer<LayerWeights>(net, pointers(arrays)), arguments);
 }
 
 py::tuple infer_prepared(const Prepared& prepared, py::handle x, py::handle state, py::handle lengths) {
@@ -271,6 +288,7 @@ struct Tape {
   Network net;
   Call call;
   std::vector<py::array> weights;
+  std::vector<void*> weight_memory;  // as it was when they were checked
   py::array x_as_given, y;
   uint64_t dropout_seed;
   TapeLayout layout;
@@ -278,6 +296,23 @@ struct Tape {
 
   size_t bytes() const { return layout.bytes + static_cast<size_t>(y.nbytes()); }
   std::string text() const;
+
+  // That x and the weights, which are the caller's, have the memory that they had.
+  void check_memory() const {
+    const auto check = [](const std::string& name, const py::array& array, const void* at, int64_t elements) {
+      if (array.data() != at || array.size() != elements) {
+        wrong_value(name, "the array as it was in the forward call", "a resized one");
+      }
+    };
+    check("x", call.x, call.x_memory.data, call.extent.steps * call.extent.rows * net.input_size);
+    const auto shapes = parameter_shapes(net);
+    for (size_t i = 0; i < shapes.size(); ++i) {
+      const auto& [name, shape] = shapes[i];
+      int64_t elements = 1;
+      for (const int64_t n : shape) elements *= n;
+      check(name, weights[i], weight_memory[i], elements);
+    }
+  }
 
   // (T, B, ...) on the tape, in the caller's order of axes.
   py::array view(py::handle self, const void* at, const Shape& rest, const Shape& strides) const {
@@ -344,14 +379,15 @@ TapeLayout checked_layout(const Network& net, const Extent& e) {
 py::tuple run_forward(const py::object& spec, const py::sequence& weights, py::handle x, py::handle state,
                       py::handle lengths, uint64_t dropout_seed) {
   const auto& net = py::cast<const Network&>(spec);
-  std::vector<py::array> arrays = checked_weights(net, weights);
   Call arguments(net, x, state, lengths);
+  std::vector<py::array> arrays = checked_weights(net, weights);
+  const std::vector<void*> weight_memory = pointers(arrays);
   // The states are small: copies of them let a caller carry its own on in place.
   if (arguments.state.h) arguments.state.h = contiguous_copy(*arguments.state.h);
   if (arguments.state.c) arguments.state.c = contiguous_copy(*arguments.state.c);
   const Extent e = arguments.extent;
   const Outputs out(net, e);
-  auto tape = std::make_unique<Tape>(Tape{spec, net, std::move(arguments), std::move(arrays),
+  auto tape = std::make_unique<Tape>(Tape{spec, net, std::move(arguments), std::move(arrays), weight_memory,
                                           py::reinterpret_borrow<py::array>(x), out.y, dropout_seed,
                                           checked_layout(net, e), Memory()});
   tape->memory = allocate_for(tape->layout.bytes, "the tape");
@@ -360,7 +396,7 @@ py::tuple run_forward(const py::object& spec, const py::sequence& weights, py::h
   out.fill(net, e, call);
   call.tape = tape->memory.get();
   call.dropout_seed = dropout_seed;
-  const auto layers = by_layer<LayerWeights>(net, pointers(tape->weights));
+  const auto layers = by_layer<LayerWeights>(net, weight_memory);
   call_forward(net, layers, call);
   make_read_only(out.y);
   return py::make_tuple(out.y, out.state(), py::cast(std::move(tape)));
@@ -378,6 +414,7 @@ py::tuple run_backward(const Tape& tape, py::handle dy_argument, py::handle dsta
     if (strided(net, e, *dy).unit != 1) dy = contiguous_copy(*dy);
   }
   const StatePair dstate = checked_state_pair(net, e, dstate_argument, "dstate", "dh_n", "dc_n");
+  tape.check_memory();
 
   const py::array dx = empty(net, over_time(net, e, {net.input_size}));
   const py::array dh0 = empty(net, state_shape(net, e, net.output_size()));
@@ -399,7 +436,7 @@ py::tuple run_backward(const Tape& tape, py::handle dy_argument, py::handle dsta
   call.dc0 = net.has_cell() ? data(py::reinterpret_borrow<py::array>(dc0)) : nullptr;
   const auto outputs = by_layer<LayerGradients>(net, pointers(gradients));
   call.gradients = outputs.data();
-  const auto layers = by_layer<LayerWeights>(net, pointers(tape.weights));
+  const auto layers = by_layer<LayerWeights>(net, tape.weight_memory);
   call_backward(net, layers, call);
   return py::make_tuple(dx, dh0, dc0, py::cast(gradients));
 }

@@ -185,13 +185,15 @@ int num_threads();
 void set_num_threads(int threads);  // at least 1
 
 // The threads of an OpenMP runtime that the process has loaded, by its functions GOMP_parallel, omp_get_thread_num,
-// omp_get_num_threads and omp_in_parallel. A library that computes with OpenMP keeps its idle threads spinning for a
-// while, on the cores that the core's own would want; calls between its own can say that they run on the same threads.
-// In a child after fork(), which OpenMP's threads do not survive, all calls have the core's own.
+// omp_get_num_threads, omp_get_thread_limit and omp_in_parallel. A library that computes with OpenMP keeps its idle
+// threads spinning for a while, on the cores that the core's own would want; calls between its own can say that they
+// run on the same threads. In a child after fork(), which OpenMP's threads do not survive, all calls have the core's
+// own.
 struct OpenMP {
   void (*parallel)(void (*body)(void*), void* context, unsigned threads, unsigned flags);
   int (*thread_num)();
   int (*num_threads)();
+  int (*thread_limit)();
   int (*in_parallel)();
 };
 void use_openmp(const OpenMP&);

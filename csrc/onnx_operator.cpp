@@ -316,6 +316,7 @@ void run(const Attributes& a, const Weights* weights, const Inputs& in, const Te
   const Layout at = layout(a, spec, in);
   std::vector<int64_t> lengths;
   if (sequence_lens.data) lengths = lengths_of(at, sequence_lens);
+  if (at.T == 0) lengths.assign(static_cast<size_t>(at.N), 0);
   const bool turn = a.reverse && !lengths.empty();
   with_element(a.element, [&](auto element) {
     using E = decltype(element);

@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <memory>
 #include <new>
+#include <stdexcept>
 #include <string>
 #include <system_error>
 #include <thread>
@@ -245,8 +246,8 @@ class Pool {
   alignas(64) std::atomic<int> unfinished_{0};
 };
 
-// Runs a job on the threads of an OpenMP runtime.
-void run_on(const OpenMP& host, int count, const Job& job) {
+// Runs a job on the threads of an OpenMP runtime. False: it gave fewer, as it may, and nothing has run.
+bool run_on(const OpenMP& host, int count, const Job& job) {
   struct Region {
     const OpenMP& host;
     int count;
@@ -255,23 +256,14 @@ void run_on(const OpenMP& host, int count, const Job& job) {
   } region{host, count, job, false};
   const auto body = [](void* context) {
     auto& r = *static_cast<Region*>(context);
-    if (r.host.num_threads() != r.count) return;  // it has a limit of its own
+    if (r.host.num_threads() != r.count) return;
     const KernelMode mode;
     const int rank = r.host.thread_num();
     r.job.body(r.job.context, rank);
     if (rank == 0) r.done = true;
   };
   host.parallel(body, &region, static_cast<unsigned>(count), 0);
-  if (region.done) return;
-  std::vector<std::thread> others;
-  for (int rank = 1; rank < count; ++rank) {
-    others.emplace_back([&job, rank] {
-      const KernelMode mode;
-      job.body(job.context, rank);
-    });
-  }
-  job.body(job.context, 0);
-  for (std::thread& other : others) other.join();
+  return region.done;
 }
 
 std::atomic<const OpenMP*> openmp{nullptr};
@@ -365,7 +357,7 @@ Lease::Lease(int wanted, bool insists, bool on_openmp) : threads_(1) {
   holds_pool_ = true;
   if (on_openmp) openmp_ = openmp.load();
   if (openmp_) {
-    threads_ = openmp_->in_parallel() ? 1 : wanted;
+    threads_ = openmp_->in_parallel() ? 1 : std::min(wanted, openmp_->thread_limit());
   } else {
     threads_ = std::min(wanted, workers.grow(wanted - 1) + 1);
   }
@@ -384,9 +376,8 @@ void Lease::run(int count, void (*body)(void*, int), void* context) {
   Pool& workers = current_pool();
   const auto start = Clock::now();
   const Clock::rep before = stalled.load(std::memory_order_relaxed);
-  if (openmp_) {
-    run_on(*openmp_, count, {body, context});
-  } else {
+  if (!openmp_ || !run_on(*openmp_, count, {body, context})) {
+    if (workers.grow(count - 1) < count - 1) throw std::runtime_error("fastrnn: no more threads can be started");
     workers.run(count, {body, context});
   }
   const Clock::duration stall(stalled.load(std::memory_order_relaxed) - before);

@@ -38,7 +38,8 @@ class Lease {
   int threads() const { return threads_; }
 
   // Calls body(context, rank) for rank 0 (on this thread) to count - 1 at once; count <= threads(). body must not
-  // throw. Denormals count as zero inside; the caller's floating-point mode is restored.
+  // throw. Denormals count as zero inside; the caller's floating-point mode is restored. Throws std::runtime_error,
+  // before anything has run, where OpenMP has fewer threads than it promised and no others can be started.
   void run(int count, void (*body)(void* context, int rank), void* context);
 
  private:

@@ -8,6 +8,7 @@ from unittest import mock
 
 import numpy as np
 
+import fastrnn
 from fastrnn import _core, layers, reference
 from fastrnn._options import Options
 from fastrnn._spec import make_spec
@@ -155,6 +156,29 @@ def assert_same_bits(results, expected, what=""):
     for name, array in results.items():
         assert array.dtype == expected[name].dtype
         assert np.array_equal(array, expected[name], equal_nan=True), f"{name} differs {what}"
+
+
+# ------------------------------------------------------------------------------------------------------- edge cases
+
+
+# Units: several vectors of any instruction set, and a part of one. Inputs: another number, likewise.
+H, I, T, B = 37, 21, 9, 7  # noqa: E741
+DEEP = {"num_layers": 2, "bidirectional": True}
+WAYS = [(1, "automatic"), (2, "automatic"), *itertools.product((2, 3), PARTITIONS), (5, "units")]  # for share_work
+OF_ROWS = {"y": 1, "h_n": 1, "c_n": 1, "dx": 1, "dh0": 1, "dc0": 1}  # results that have an axis of rows, and which
+
+
+def share_work(threads, partition):
+    fastrnn.set_num_threads(threads)
+    _core.set_partition(partition)
+
+
+def check_against_reference(assert_close, layer, data):
+    exact, same = in_float64(layer), data.astype(np.float64)
+    results, expected = train(layer, data), train(exact, same)
+    assert_close("forward", layer.spec, len(data.x), results[0], expected[0])
+    assert_close("backward", layer.spec, len(data.x), results[1], expected[1])
+    return results
 
 
 # -------------------------------------------------------------------------------------------------------------- relu

@@ -88,6 +88,13 @@ def settings():
         sys.modules["jax"].config.update("jax_enable_x64", False)
 
 
+@pytest.fixture(params=_core.available_isas())
+def isa(request):
+    """Each instruction set in turn."""
+    _core.set_isa(request.param)
+    return request.param
+
+
 @pytest.fixture
 def cuda(monkeypatch):
     """`fastrnn._cuda` with the emulator in place of a device, whose memory is the host's."""

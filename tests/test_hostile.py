@@ -47,6 +47,63 @@ def test_lengths_that_change_x(layer, x):
         layer(x, lengths=Lengths())
 
 
+@pytest.mark.parametrize("what", ["x", "weight_hh_l0"])
+@pytest.mark.parametrize("shape", [(0,), (1, 1), (1000, 1000)])
+def test_arrays_that_are_resized_before_backward(native, x, what, shape):
+    tape = native.forward(x)[2]
+    (x if what == "x" else native.parameters[what]).resize(shape, refcheck=False)
+    with pytest.raises(ValueError, match=f"^{what}: expected the array as it was in the forward call, got a resized"):
+        native.backward(tape)
+
+
+def test_arrays_that_are_resized_while_others_are_checked(native):
+    """By code of the caller's that runs then, in whichever place it is not asked, or asked before anything is read."""
+    x = np.random.default_rng(0).standard_normal((4000, 50, SIZE)).astype(np.float32)
+    state = np.zeros((1, 50, 4), np.float32)
+    expected, asked = native(x)[0], []
+
+    def resize():
+        asked.append(True)
+        x.resize((0,), refcheck=False)
+
+    class Items(list):
+        def __getitem__(self, index):
+            resize()
+
+        def __len__(self):
+            resize()
+
+        def __iter__(self):
+            resize()
+
+    class Array(np.ndarray):
+        @property
+        def __class__(self):
+            resize()
+
+        def __array_finalize__(self, other):
+            if other is not None and armed:
+                resize()
+
+    armed = False
+    strided = np.zeros((1, 50, 8), np.float32).view(Array)[..., ::2]
+    armed = True
+    for given in (Items([None, None]), (strided, state), (state, strided)):
+        assert np.array_equal(native(x, given)[0], expected)
+        assert np.array_equal(native.forward(x, given)[0], expected)
+    armed = False
+    assert not asked
+
+    class Lengths:
+        def __array__(self, *_args, **_options):
+            native.parameters["weight_hh_l0"].resize((0,), refcheck=False)
+            return np.full(50, 4000)
+
+    for call in (native, native.forward):
+        with pytest.raises(ValueError, match=r"^weight_hh_l0: expected shape \(16, 4\), got \(0,\)"):
+            call(x, lengths=Lengths())
+
+
 class Liar(np.ndarray):
     def copy(self, order="C"):
         return np.zeros(1, np.float32)

@@ -100,11 +100,12 @@ def test_vmap_of_vmap():
     assert_trees(found, in_turn(lambda x: inner(x, h, c), x))
 
 
-def test_vmap_of_no_rows():
+@pytest.mark.parametrize(("size", "rows"), [(4, 0), (0, 3), (0, 0)])
+def test_vmap_of_no_rows(size, rows):
     weights = weights_of("gru")
-    y, h_n = jax.vmap(lambda x: fastrnn.jax.gru(x, weights))(draw(4, STEPS, 0, INPUT))
-    assert y.shape == (4, STEPS, 0, HIDDEN)
-    assert h_n.shape == (4, 1, 0, HIDDEN)
+    y, h_n = jax.vmap(lambda x: fastrnn.jax.gru(x, weights))(draw(size, STEPS, rows, INPUT))
+    assert y.shape == (size, STEPS, rows, HIDDEN)
+    assert h_n.shape == (size, 1, rows, HIDDEN)
 
 
 @pytest.mark.parametrize("kind", KINDS)

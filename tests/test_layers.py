@@ -530,6 +530,8 @@ def test_files_with_something_wrong_inside(tmp_path):
         (other(hidden_size=2**31 - 1), "weight_ih_l0"),
         (other(num_layers=2**31 - 1), "num_layers"),
         (other(hidden_size="4"), "hidden_size"),
+        (other(options=0), "Options"),
+        (other(options=[None, -1.0]), "clip"),
         (other(dropout_base=-1), "dropout_base"),
         (other(dropout_calls=None), "dropout_calls"),
         (other({"weight_ih_l0": good["weight_ih_l0"].astype(np.float64)}), "weight_ih_l0"),

@@ -75,6 +75,7 @@ def test_models_and_nodes(operator):
         "by name": backend.prepare(single(call), intra_op_num_threads=1).run(feed(call)),
         "run_model": backend.run_model(single(call), inputs),
         "run_node": backend.run_node(node(call), list(call.inputs.values())),
+        "a node by name": backend.run_node(node(call), call.inputs),
         "an old node": backend.run_node(
             node(call), list(call.inputs.values()), outputs_info=[(np.float32, a.shape) for a in exact.values()],
             opset_version=14,
@@ -118,6 +119,14 @@ def test_errors():
         backend.run_node("GRU", [])
     with pytest.raises(ValueError, match=r"inputs must be 5 arrays \(X, W, R, B, initial_h\), got 1"):
         backend.run_node(node(call), [call.inputs["X"]])
+    for inputs in (None, "XWRBh", 3):
+        with pytest.raises(TypeError, match="inputs must be an array"):
+            backend.run_node(node(call), inputs)
+    with pytest.raises(TypeError, match="inputs: W must be a NumPy array, got"):
+        backend.run_node(node(call), [a.tolist() if n == "W" else a for n, a in call.inputs.items()])
+    for version, error in (("14", TypeError), (0, ValueError)):
+        with pytest.raises(error, match="opset_version must be an int"):
+            backend.run_node(node(call), list(call.inputs.values()), opset_version=version)
     ready = backend.prepare(model)
     with pytest.raises(ValueError, match=r"inputs must be 1 arrays \(X\), got 2"):
         ready.run([call.inputs["X"]] * 2)

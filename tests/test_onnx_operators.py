@@ -200,12 +200,11 @@ def test_arguments_are_left_alone(operator):
 def test_sizes_of_zero(operator):
     for layout in (0, 1):
         for direction in ("forward", "reverse", "bidirectional"):
-            call = make_call(operator, T=0, direction=direction, layout=layout)
-            results = run(call)
-            assert results["Y"].size == 0
-            assert np.array_equal(results["Y_h"], call.inputs["initial_h"])
-            call = make_call(operator, N=0, direction=direction, layout=layout, lengths=True)
-            assert [array.shape for array in run(call).values()] == [array.shape for array in expected(call).values()]
+            for sizes in ({"T": 0}, {"N": 0}, {"T": 0, "N": 0}):
+                for lengths in (False, True):
+                    call = make_call(operator, **sizes, direction=direction, layout=layout, lengths=lengths)
+                    for name, array in expected(call).items():  # the state is zeros, as of any sequence of length 0
+                        np.testing.assert_array_equal(run(call)[name], array)
 
 
 # -------------------------------------------------------------------------------------------------------------- errors
@@ -236,6 +235,7 @@ WRONG = {
     "negative lengths": ({"sequence_lens": [1, 2, -1]}, ValueError, "sequence_lens must be from 0"),
     "enormous lengths": ({"sequence_lens": [1, 2, 2**32]}, ValueError, "sequence_lens must be from 0"),
     "lengths of floats": ({"sequence_lens": [1.0, 2.0, 3.0]}, TypeError, "sequence_lens must be integers"),
+    "ragged lengths": ({"sequence_lens": [[1], [2, 3]]}, TypeError, "sequence_lens must be integers"),
     "too few lengths": ({"sequence_lens": [1]}, ValueError, r"sequence_lens: expected shape \(3,\), got \(1,\)"),
     "direction": ({"direction": "both"}, ValueError, "direction must be one of 'forward'"),
     "direction is a number": ({"direction": 1}, TypeError, "direction must be a str"),

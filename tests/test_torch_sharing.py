@@ -111,7 +111,7 @@ def test_many_python_threads_beside_operators():
 
 
 def test_where_openmp_has_a_limit():
-    """It may be less than what PyTorch was told: the call gets its threads elsewhere, and is right."""
+    """It may be less than what PyTorch was told."""
     for limit in ("1", "2", "9"):
         out = run(
             """
@@ -132,6 +132,37 @@ def test_where_openmp_has_a_limit():
             limit,
         )
         assert out == ["True"]
+
+
+@needs_proc
+def test_where_openmp_gives_fewer_threads_than_it_promised():
+    """As it may with OMP_DYNAMIC: the call has the kernels' own, and raises an error where none can be started."""
+    out = run("""
+        import os, resource
+        os.environ["OMP_DYNAMIC"] = "true"
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # no more than one thread
+        import torch, fastrnn, fastrnn.torch
+        from fastrnn import _core
+
+        torch.set_num_threads(5)
+        layer, x = fastrnn.torch.GRU(64, 64), torch.randn(30, 8, 64)
+        fastrnn.set_num_threads(1)
+        expected = layer(x)[0]
+        _core.set_partition("units")
+        fastrnn.set_num_threads(2)
+        print(torch.equal(layer(x)[0], expected))
+        used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        room = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (used + (2 << 20), room[1]))  # no other thread's stack fits in
+        fastrnn.set_num_threads(5)
+        try:
+            layer(x)
+        except RuntimeError as error:
+            print(str(error) == "fastrnn: no more threads can be started")
+        resource.setrlimit(resource.RLIMIT_AS, room)
+        print(torch.equal(layer(x)[0], expected))
+    """)
+    assert out == ["True", "True", "True"]
 
 
 @pytest.mark.slow

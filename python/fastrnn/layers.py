@@ -258,7 +258,8 @@ class _Layer:
         config = {"options": None} | config  # files of version 0.1 may lack it
         check_names(what, config, (*SPEC_FIELDS, "dropout_base", "dropout_calls"))
         try:
-            config["options"] = config["options"] and Options(*config["options"])
+            if config["options"] is not None:
+                config["options"] = Options(*config["options"])
             spec = make_spec(*(config[field] for field in SPEC_FIELDS))
             seeds = Seeds(*(check_int(name, config[name], 0, 2**64 - 1) for name in ("dropout_base", "dropout_calls")))
         except (TypeError, ValueError) as error:  # of a file, a wrong type is a wrong value

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import functional
-from .._checks import check_bool, check_probability, got
+from .._checks import got
 from .._options import Activation, Options
 from .._spec import gru_cell, rnn_cell
 from . import _ops
@@ -68,7 +68,7 @@ def rnn(
     """
     cell, options = rnn_cell(nonlinearity), Options(activations, clip)
     switches = num_layers, bidirectional, batch_first
-    return _call(cell, options, x, weights, state, lengths, *switches, dropout, dropout_key)
+    return _call(cell, options, x, weights, state, lengths, switches, dropout, dropout_key)
 
 
 def lstm(
@@ -104,7 +104,7 @@ def lstm(
     """
     options = Options(activations, clip, coupled_input_forget, peephole)
     switches = num_layers, bidirectional, batch_first
-    return _call("lstm", options, x, weights, state, lengths, *switches, dropout, dropout_key)
+    return _call("lstm", options, x, weights, state, lengths, switches, dropout, dropout_key)
 
 
 def gru(
@@ -137,7 +137,7 @@ def gru(
     """
     cell, options = gru_cell(reset_after), Options(activations, clip)
     switches = num_layers, bidirectional, batch_first
-    return _call(cell, options, x, weights, state, lengths, *switches, dropout, dropout_key)
+    return _call(cell, options, x, weights, state, lengths, switches, dropout, dropout_key)
 
 
 def _call(
@@ -147,24 +147,20 @@ def _call(
     weights: Weights,
     state: State,
     lengths: Any,
-    num_layers: int,
-    bidirectional: bool,
-    batch_first: bool,
+    switches: tuple[int, bool, bool],  # num_layers, bidirectional, batch_first
     dropout: float,
     dropout_key: Array | None,
 ) -> tuple[Array, State]:
-    batch_first, dropout = check_bool("batch_first", batch_first), check_probability("dropout", dropout)
     if isinstance(weights, Mapping):
         weights = {name: _array(str(name), array) for name, array in weights.items()}
     elif isinstance(weights, Sequence):
         weights = [_array(f"weights[{k}]", array) for k, array in enumerate(weights)]
-    sizes = num_layers, bidirectional, batch_first
-    spec, flat = functional._network(cell, weights, *sizes, options, dropout, jax.Array)
+    spec, flat = functional._network(cell, weights, *switches, options, dropout, jax.Array)
     net = _ops.Network.of(spec)
 
     x = _array("x", x)
     if x.ndim not in (2, 3) or x.shape[-1] != spec.input_size:
-        batched = f"({'B, T' if batch_first else 'T, B'}, {spec.input_size})"
+        batched = f"({'B, T' if spec.batch_first else 'T, B'}, {spec.input_size})"
         raise ValueError(f"x: expected shape {batched} or (T, {spec.input_size}), got {x.shape}")
     inputs = {"x": x} | dict(zip(net.parameter_shapes, flat, strict=True))
     shapes = {"x": x.shape} | net.parameter_shapes

@@ -153,7 +153,8 @@ def _inference(net: Network) -> Callable[[Arrays], Arrays]:
             return results, dict.fromkeys(results, True)
 
         # One sequence each are the rows of a batch; of batches, rows follow one another.
-        one_sequence = inputs["x"].ndim - bool(mapped["x"]) == 2
+        own = inputs["x"].shape[mapped["x"] :]  # of one call
+        one_sequence = len(own) == 2
         wider = net.with_rows_first() if one_sequence else net
         row_axes = {"x": 0 if wider.spec.batch_first else 1, "lengths": 0, "h0": 1, "c0": 1}
 
@@ -172,7 +173,7 @@ def _inference(net: Network) -> Callable[[Arrays], Arrays]:
             axis = row_axes["x" if name == "y" else "h0"]
             if not one_sequence:
                 shape = array.shape
-                array = array.reshape(*shape[:axis], size, shape[axis] // size, *shape[axis + 1 :])
+                array = array.reshape(*shape[:axis], size, own[row_axes["x"]], *shape[axis + 1 :])
             return jnp.moveaxis(array, axis, 0)
 
         folded = {name: fold(name) for name in row_axes if inputs.get(name) is not None}

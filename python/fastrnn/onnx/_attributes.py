@@ -64,8 +64,8 @@ def read(
 ) -> Attributes:
     """Raises TypeError or ValueError, with the attribute's name, for what such an operator cannot have.
 
-    All three operators are read as the specification says. ONNX Runtime takes the alpha and beta of an RNN by
-    direction, 0 where there is none, and knows the names of its activations in one case alone.
+    All three operators are read as the specification says. In ONNX Runtime (1.31) the default alpha of ThresholdedRelu
+    is 0 in place of 1, and an RNN knows the names of its activations in one case alone.
     """
     check_choice("direction", direction, DIRECTIONS)
     return Attributes(

@@ -214,7 +214,10 @@ def _last_axis(name: str, array: Any) -> int:
 
 
 def _lengths(sequence_lens: Any) -> Array:
-    lengths = np.asarray(sequence_lens)
+    try:
+        lengths = np.asarray(sequence_lens)
+    except (TypeError, ValueError):
+        raise TypeError(f"sequence_lens must be integers, {got(sequence_lens)}") from None
     if lengths.dtype.kind not in "iu" and lengths.size:
         raise TypeError(f"sequence_lens must be integers, got dtype {lengths.dtype}")
     if lengths.size and not 0 <= lengths.min() <= lengths.max() < 2**31:

@@ -17,7 +17,7 @@ import onnx.backend.base
 import onnxruntime
 from onnx import ModelProto, NodeProto
 
-from .._checks import got
+from .._checks import check_int, got
 from ._session import InferenceSession
 
 __all__ = ["Backend", "BackendRep", "is_compatible", "prepare", "run_model", "run_node", "supports_device"]
@@ -36,15 +36,7 @@ class BackendRep(onnx.backend.base.BackendRep):
         Raises TypeError or ValueError for inputs that are not as many, else what ONNX Runtime raises.
         """
         names = [value.name for value in self.session.get_inputs()]
-        if isinstance(inputs, Mapping):
-            feed = dict(inputs)
-        else:
-            arrays = [inputs] if isinstance(inputs, np.ndarray) else inputs
-            if not isinstance(arrays, Sequence):
-                raise TypeError(f"inputs must be an array, a sequence of arrays or a mapping, {got(inputs)}")
-            if len(arrays) != len(names):
-                raise ValueError(f"inputs must be {len(names)} arrays ({', '.join(names)}), got {len(arrays)}")
-            feed = dict(zip(names, arrays, strict=True))
+        feed = _by_name(names, inputs)
         outputs = [value.name for value in self.session.get_outputs()]
         results: tuple[Any, ...] = onnx.backend.base.namedtupledict("Outputs", outputs)(*self.session.run(None, feed))
         return results
@@ -105,7 +97,7 @@ class Backend(onnx.backend.base.Backend):
 
         Args:
             node: of any operator.
-            inputs: an array for each input that the node has, absent ones left out.
+            inputs: an array for each input that the node has, absent ones left out; or by name.
             device: "CPU".
             outputs_info: dtype and shape of each output; None infers the types.
             kwargs: `opset_version`, the newest that ONNX Runtime knows by default, and attributes as in `prepare`.
@@ -116,26 +108,38 @@ class Backend(onnx.backend.base.Backend):
         """
         if not isinstance(node, NodeProto):
             raise TypeError(f"node must be an onnx.NodeProto, {got(node)}")
-        opset = kwargs.pop("opset_version", NEWEST_OPSET)
-        names = list(dict.fromkeys(filter(None, node.input)))
-        arrays = [inputs] if isinstance(inputs, np.ndarray) else list(inputs)
-        if len(arrays) != len(names):
-            raise ValueError(f"inputs must be {len(names)} arrays ({', '.join(names)}), got {len(arrays)}")
+        opset = check_int("opset_version", kwargs.pop("opset_version", NEWEST_OPSET), 1)
+        feed = _by_name(list(dict.fromkeys(filter(None, node.input))), inputs)
+        for name, array in feed.items():
+            if not isinstance(array, (np.ndarray, np.generic)):
+                raise TypeError(f"inputs: {name} must be a NumPy array, {got(array)}")
         outputs = list(filter(None, node.output))
         types: list[Any] = [None] * len(outputs) if outputs_info is None else [dtype for dtype, _ in outputs_info]
         graph = onnx.helper.make_graph(
             [node],
             node.op_type,
-            [_describe(name, array.dtype, array.shape) for name, array in zip(names, arrays, strict=True)],
+            [_describe(name, array.dtype, array.shape) for name, array in feed.items()],
             [_describe(name, dtype, None) for name, dtype in zip(outputs, types, strict=True)],
         )
         imports = [onnx.helper.make_opsetid(node.domain, opset)]
         model = onnx.helper.make_model_gen_version(graph, opset_imports=imports)
-        return cls.prepare(onnx.shape_inference.infer_shapes(model), device, **kwargs).run(arrays)
+        return cls.prepare(onnx.shape_inference.infer_shapes(model), device, **kwargs).run(feed)
 
 
 # The newest opset that ONNX and ONNX Runtime both know well enough not to warn about it.
 NEWEST_OPSET = 22
+
+
+def _by_name(names: list[str], inputs: Any) -> dict[str, Any]:
+    """Of one array, a sequence of as many as there are names, or a mapping."""
+    if isinstance(inputs, Mapping):
+        return dict(inputs)
+    arrays = [inputs] if isinstance(inputs, np.ndarray) else inputs
+    if not isinstance(arrays, Sequence) or isinstance(arrays, (str, bytes)):
+        raise TypeError(f"inputs must be an array, a sequence of arrays or a mapping, {got(inputs)}")
+    if len(arrays) != len(names):
+        raise ValueError(f"inputs must be {len(names)} arrays ({', '.join(names)}), got {len(arrays)}")
+    return dict(zip(names, arrays, strict=True))
 
 
 def _describe(name: str, dtype: Any, shape: Any) -> Any:

@@ -8,7 +8,13 @@ import torch
 
 from .. import _core
 
-FUNCTIONS = "GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads", "omp_in_parallel"
+FUNCTIONS = (
+    "GOMP_parallel",
+    "omp_get_thread_num",
+    "omp_get_num_threads",
+    "omp_get_thread_limit",
+    "omp_in_parallel",
+)
 
 
 def share() -> bool:
