@@ -84,8 +84,8 @@ FASTRNN_FN void multiply_16x8x16(__nv_bfloat16, float (&d)[4], const uint32_t (&
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-// D (16, 8) += A (16, 8) B (8, 8) in TF32, likewise: of A a lane holds the rows group and group + 8 in column t and then
-// in column t + 4; of B the rows t and t + 4 in column group; of D the same as above. Factors are floats that
+// D (16, 8) += A (16, 8) B (8, 8) in TF32, likewise: of A a lane holds the rows group and group + 8 in column t and
+// then in column t + 4; of B the rows t and t + 4 in column group; of D the same as above. Factors are floats that
 // round_to_tf32 has given.
 FASTRNN_FN void multiply_16x8x8(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   asm volatile(

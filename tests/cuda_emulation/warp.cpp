@@ -93,8 +93,8 @@ struct MatrixProduct : WarpCall {
   }
 };
 
-// Of A a lane holds the rows group and group + 8 in column t and then in column t + 4; of B the rows t and t + 4 in column
-// group; of D the same as above (PTX ISA, "Matrix Fragments for mma.m16n8k8").
+// Of A a lane holds the rows group and group + 8 in column t and then in column t + 4; of B the rows t and t + 4 in
+// column group; of D the same as above (PTX ISA, "Matrix Fragments for mma.m16n8k8").
 struct Tf32Product : WarpCall {
   uint32_t a[4], b[2];
   float d[4];
