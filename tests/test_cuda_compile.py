@@ -22,10 +22,9 @@ TARGETS = (
 def test_nvcc_takes_the_sources():
     if missing := cuda_toolkit.missing():
         pytest.skip(f"compiling for CUDA needs {' and '.join(missing)}")
-    pybind11 = pytest.importorskip("pybind11")
+    pytest.importorskip("pybind11")
     folder = cuda_toolkit.ROOT / "build" / "cuda_compile"
-    options = ["-DFASTRNN_WERROR=ON", "-DFASTRNN_PYTHON=ON", "-DFASTRNN_JAX=OFF"]
-    options += [f"-DPython_EXECUTABLE={sys.executable}", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]
+    options = ["-DFASTRNN_WERROR=ON", *cuda_toolkit.python_options()]
     try:
         cuda_toolkit.build(folder, *TARGETS, options=options, capture_output=True, text=True)
     except subprocess.CalledProcessError as error:
