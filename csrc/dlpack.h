@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -51,7 +52,7 @@ inline constexpr uint32_t version = 1;
 
 // ------------------------------------------------------------------------------------------------------------- taking
 
-// An array that another library has lent: until this object ends.
+// An array that another library has lent: until this object ends. Making one throws BufferError.
 class Borrowed {
  public:
   explicit Borrowed(const py::object& capsule) {
@@ -61,7 +62,7 @@ class Borrowed {
     } else if (PyCapsule_IsValid(capsule.ptr(), Managed::name)) {
       take<Managed>(capsule);
     } else {
-      throw py::type_error("__dlpack__() gave no capsule with an array that is still to be taken");
+      throw py::buffer_error("__dlpack__() gave no capsule with an array that is still to be taken");
     }
   }
 

@@ -195,9 +195,9 @@ def _by_dlpack(name: str, value: Any, dtype: str) -> View:
             capsule = value.__dlpack__(stream=LEGACY_STREAM, max_version=(1, 0))
         except TypeError:  # a library of before that version
             capsule = value.__dlpack__(stream=LEGACY_STREAM)
+        loan = _device.required().Borrowed(capsule)
     except BufferError as error:
         raise TypeError(f"{name}: its library does not give it: {error}") from error
-    loan = _device.required().Borrowed(capsule)
     code, size = _TYPES[dtype]
     if loan.type != (code, 8 * size, 1):
         names = {(code, 8 * size, 1): other for other, (code, size) in _TYPES.items()}
