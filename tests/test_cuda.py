@@ -143,7 +143,11 @@ SMALL_RESIDENT = [
 
 @cache
 def resident_calls(small):
-    pairs = itertools.product(SMALL_RESIDENT, ("float32", "float16")) if small else itertools.product(RESIDENT, TYPES)
+    if small:
+        pairs = itertools.product(SMALL_RESIDENT, ("float32", "float16"))
+    else:  # TF32 is of the products alone, of which there is one or, in gru_reset_before, two in a step
+        in_tf32 = [each for each in RESIDENT if each[2].cell in ("lstm", "gru_reset_before")]
+        pairs = itertools.chain(itertools.product(RESIDENT, DTYPES), itertools.product(in_tf32, ["tf32"]))
     return [
         make_call(case, dtype, way=way, blocks=blocks)
         for (way, blocks, case), dtype in pairs
