@@ -8,7 +8,7 @@
 #include <map>
 #include <mutex>
 
-#include "dlpack.h"
+#include "bindings_dlpack.h"
 #include "memory.h"
 
 namespace py = pybind11;
