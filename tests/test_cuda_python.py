@@ -246,6 +246,8 @@ def test_a_layer_in_half_precision(cuda, tmp_path):
         with pytest.raises(TypeError, match=f"x must be a {name} array of NumPy or of a library"):
             lstm(np.ones((5, 2, 3), np.float32))
     assert lstm(np.ones((5, 2, 3), np.float16))[0].dtype == "float16"  # of NumPy
+    with pytest.raises(ValueError, match="dtype must be float16, bfloat16, float32 or float64, got int8"):
+        fastrnn.cuda.LSTM(3, 4, dtype="int8")
     with pytest.raises(ValueError, match="dtype must be one that parameters of float32 can serve"):
         lstm.dtype = "float64"
     with pytest.raises(ValueError, match="dtype must be one that parameters of float64 can serve"):

@@ -257,7 +257,7 @@ class _OnDevice:
     def _parameter_dtype(self, dtype: Any) -> Any:
         half = _half(dtype)
         self._engine = _Engine(half)
-        return "float32" if half else dtype
+        return "float32" if half else check_dtype("dtype", dtype, "float16, bfloat16, ")
 
     @property
     def dtype(self) -> str:
@@ -270,7 +270,7 @@ class _OnDevice:
     def dtype(self, dtype: Any) -> None:
         half = _half(dtype)
         own = self.spec.dtype
-        if (own != "float32") if half else (check_dtype("dtype", dtype) != own):
+        if (own != "float32") if half else (check_dtype("dtype", dtype, "float16, bfloat16, ") != own):
             raise ValueError(f"dtype must be one that parameters of {own} can serve, {got(dtype)}")
         self._engine = _Engine(half)
 
