@@ -53,9 +53,10 @@ count: $(VENV)/.native-avx2 ## count the instructions of some calls (needs valgr
 	$(BIN)/python tests/native/instructions.py build/native-avx2/fastrnn_driver $(COUNT_ARGS)
 
 # On a machine with a GPU there may be no network: these two take PYTHON as it is, with what it has. It needs NumPy and
-# pytest, pybind11, scikit-build-core, cmake and ninja, and bench-gpu PyTorch; beside it nvcc and cuBLAS.
+# pytest, pybind11, scikit-build-core, cmake and ninja, and PyTorch, without which test-gpu does less and bench-gpu does
+# nothing; beside it nvcc and cuBLAS.
 test-gpu: build/gpu/.installed ## run the CUDA kernels on this machine's GPU against the reference
-	PYTHONPATH=build/gpu $(PYTHON) -m pytest -ra -s tests/cuda/gpu.py $(GPU_ARGS)
+	PYTHONPATH=build/gpu $(PYTHON) -m pytest -ra -s tests/cuda/gpu.py tests/cuda/gpu_python.py $(GPU_ARGS)
 
 bench-gpu: ## time the CUDA kernels beside torch.nn with cuDNN (GPU_ARGS="--full")
 	$(PYTHON) tests/cuda_toolkit.py fastrnn_cuda_bench fastrnn_cuda_exchange

@@ -8,6 +8,7 @@
 #include <map>
 #include <mutex>
 
+#include "bindings_dlpack.h"
 #include "memory.h"
 
 namespace py = pybind11;
@@ -176,10 +177,11 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
         "dh0"_a, "dc0"_a, "gradients"_a, "allocate"_a, "device"_a, "stream"_a);
   m.def("set_way", [](const std::string& way) { chosen_way = named<cuda::Way>(ways, "way", way); }, "way"_a);
   m.def("set_tf32", [](bool on) { tf32 = on; }, "on"_a);
+  m.def("tf32", [] { return tf32.load(); });
   m.def(
       "explain_plan",
       [](const Network& net, int64_t steps, int64_t rows, bool backward) {
-        return cuda::explain_plan(net, steps, rows, backward);
+        return cuda::explain_plan(net, steps, rows, backward, {tf32});
       },
       "network"_a, "steps"_a, "rows"_a, "backward"_a);
   py::class_<cuda::DeviceMemory>(m, "Memory", py::module_local())
@@ -202,7 +204,26 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
         }
         return py::bytes(to);
       });
-  m.def("synchronize", [](Address stream) { cuda::wait_for(reinterpret_cast<cuda::Stream>(stream)); }, "stream"_a);
+  py::class_<dlpack::Borrowed>(m, "Borrowed", py::module_local())
+      .def(py::init<py::object>(), "capsule"_a)
+      .def_property_readonly("address", &dlpack::Borrowed::address)
+      .def_property_readonly("shape", &dlpack::Borrowed::shape)
+      .def_property_readonly("strides", &dlpack::Borrowed::strides)
+      .def_property_readonly("device", &dlpack::Borrowed::device)
+      .def_property_readonly("type", &dlpack::Borrowed::type);
+  m.def(
+      "lend",
+      [](py::object owner, Address address, Shape shape, uint8_t code, uint8_t bits, int device, bool versioned) {
+        const auto lent = versioned ? &dlpack::lent<dlpack::ManagedVersioned> : &dlpack::lent<dlpack::Managed>;
+        return lent(std::move(owner), address, std::move(shape), {code, bits, 1}, {dlpack::cuda_memory, device});
+      },
+      "owner"_a, "address"_a, "shape"_a, "code"_a, "bits"_a, "device"_a, "versioned"_a);
+  m.def(
+      "order_streams",
+      [](Address first, Address then) {
+        cuda::order_streams(reinterpret_cast<cuda::Stream>(first), reinterpret_cast<cuda::Stream>(then));
+      },
+      "first"_a, "then"_a);
   m.def("current_device", &cuda::device_number);
   m.def("describe_device", &cuda::describe_device);
 }

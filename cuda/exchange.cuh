@@ -18,6 +18,7 @@ namespace fastrnn::cuda {
 // The blocks of a launch that have some rows of the batch between them; each of them has some hidden units.
 struct Team {
   int blocks, rows, units;  // of a team, of a team, of a block
+  bool tf32;                // float32 products on tensor cores
 
   FASTRNN_FN int rank() const { return static_cast<int>(blockIdx.x) % blocks; }
   FASTRNN_FN int number() const { return static_cast<int>(blockIdx.x) / blocks; }

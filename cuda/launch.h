@@ -55,7 +55,7 @@ enum class Way {
 const char* name(Way);
 
 struct Options {
-  bool tf32 = false;         // float32 products by cuBLAS on tensor cores, with factors rounded to 10 bits
+  bool tf32 = false;         // float32 products on tensor cores, cuBLAS' and those on chip, with factors of 11 bits
   Way way = Way::automatic;  // another one: std::runtime_error where it does not serve the sizes
   int blocks = 0;            // that share the hidden units between them; 0: the best number
 };
@@ -65,7 +65,7 @@ std::string describe_device();
 
 // What the ways of running would cost on the current device by the cost model, layer by layer, the one that is taken
 // first: a table to read.
-std::string explain_plan(const Spec&, int64_t steps, int64_t rows, bool backward);
+std::string explain_plan(const Spec&, int64_t steps, int64_t rows, bool backward, const Options& = {});
 
 // Offsets in bytes; every array is C-contiguous and 0 past a row's length. As the CPU's, but where the network's
 // type has 16 bits, `saved` and `cells` are float: 1 - z of a gate rounded to bfloat16 may be nothing but the error.

@@ -9,7 +9,9 @@ DeviceMemory::~DeviceMemory() { free_on_device(data_); }
 void DeviceMemory::upload(const void* from) const { copy_to_device(data_, from, bytes_); }
 void DeviceMemory::download(void* to) const { copy_from_device(to, data_, bytes_); }
 
-void wait_for(Stream stream) { synchronize(stream); }
+void order_streams(Stream first, Stream then) {
+  if (first != then) order(first, then);
+}
 int device_number() { return current_device_number(); }
 
 }  // namespace fastrnn::cuda

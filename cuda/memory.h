@@ -25,7 +25,8 @@ class DeviceMemory {
   size_t bytes_;
 };
 
-void wait_for(Stream);
+// What `then` is given from now on comes after what `first` has been given so far. Waits for neither.
+void order_streams(Stream first, Stream then);
 int device_number();  // of the current device
 
 }  // namespace fastrnn::cuda

@@ -29,10 +29,11 @@ double step_by_step(const StepProblem& p) {
 double resident(const StepProblem& p, const Partition& how, const Device& device) {
   const int64_t blocks = parts(p.dims.rows, how.rows) * how.blocks * p.directions;
   const double weights = static_cast<double>(p.gates * how.units * p.dims.hidden);
-  const double product = p.itemsize == 2 ? weights * 2 * static_cast<double>(parts(how.rows, 8)) / shared_bytes_a_us
-                                         : weights * how.rows * static_cast<double>(p.itemsize) / 4 / fma_a_us;
-  const double vectors =
-      static_cast<double>(how.rows * p.dims.hidden * (p.backward ? p.gates : 1)) * static_cast<double>(p.itemsize);
+  const auto itemsize = static_cast<double>(p.itemsize);
+  const double product = p.itemsize == 2 || how.tf32
+                             ? weights * itemsize * static_cast<double>(parts(how.rows, 8)) / shared_bytes_a_us
+                             : weights * how.rows * itemsize / 4 / fma_a_us;
+  const double vectors = static_cast<double>(how.rows * p.dims.hidden * (p.backward ? p.gates : 1)) * itemsize;
   double exchange = 0;
   if (how.way == Way::cluster) exchange = cluster_us * p.step_products + vectors / fetch_bytes_a_us;
   if (how.way == Way::grid) {
@@ -72,7 +73,8 @@ class Candidates {
   void add(Way way, int blocks, int rows) {
     const int64_t units = parts(p_.dims.hidden, blocks);
     if (parts(p_.dims.hidden, units) != blocks) return;  // a block would have none
-    const Partition how{way, blocks, rows, static_cast<int>(units), device_.block_threads};
+    const bool tf32 = options_.tf32 && p_.itemsize == 4;
+    const Partition how{way, blocks, rows, static_cast<int>(units), device_.block_threads, tf32};
     const size_t bytes = p_.resident_bytes(p_.dims, how, p_.backward);
     if (bytes > 0 && bytes <= device_.shared_bytes) found_.push_back({how, resident(p_, how, device_)});
   }

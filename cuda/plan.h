@@ -22,6 +22,7 @@ struct Partition {
   int rows = 0;    // of the batch, a team's
   int units = 0;   // a block's
   int threads = 0;
+  bool tf32 = false;  // float32 products on tensor cores
 };
 
 // The steps of one layer and direction.

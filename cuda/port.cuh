@@ -6,13 +6,13 @@
 //   cluster_rank, cluster_size, cluster_barrier, in_block                 the blocks of a cluster, and their memory
 //   copy_async, wait_for_copies    words from the device's memory into shared memory, by the thread that reads them
 //   prefetch              a hint that something is about to be read
-//   multiply_16x8x16      tensor cores
+//   multiply_16x8x16, multiply_16x8x8, round_to_tf32                      tensor cores
 //   launch                every launch of a kernel
 //   clear                 zeros in the device's memory
 //   SideStream            a second stream beside the caller's
 //   current_device        what plan.h wants to know
 //   device_name           of the current device; empty where there is none; current_device_number
-//   allocate_on_device, free_on_device, copy_to_device, copy_from_device, synchronize    what memory.h is made of
+//   allocate_on_device, free_on_device, copy_to_device, copy_from_device, order           what memory.h is made of
 #pragma once
 
 #include <cstddef>

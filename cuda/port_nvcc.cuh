@@ -111,7 +111,14 @@ inline void copy_to_device(void* to, const void* from, size_t bytes) {
 inline void copy_from_device(void* to, const void* from, size_t bytes) {
   check(cudaMemcpy(to, from, bytes, cudaMemcpyDeviceToHost), "copy");
 }
-inline void synchronize(Stream stream) { check(cudaStreamSynchronize(stream), "stream"); }
+inline void order(Stream first, Stream then) {
+  cudaEvent_t event = nullptr;
+  check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "event");
+  cudaError_t error = cudaEventRecord(event, first);
+  if (error == cudaSuccess) error = cudaStreamWaitEvent(then, event, 0);
+  cudaEventDestroy(event);  // when it has happened
+  check(error, "stream");
+}
 
 class SideStream {
  public:

@@ -84,4 +84,20 @@ FASTRNN_FN void multiply_16x8x16(__nv_bfloat16, float (&d)[4], const uint32_t (&
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
+// D (16, 8) += A (16, 8) B (8, 8) in TF32, likewise: of A a lane holds the rows group and group + 8 in column t and
+// then in column t + 4; of B the rows t and t + 4 in column group; of D the same as above. Factors are floats that
+// round_to_tf32 has given.
+FASTRNN_FN void multiply_16x8x8(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+// To the nearest value with 10 bits after the leading one.
+FASTRNN_FN float round_to_tf32(float value) {
+  uint32_t bits;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(value));
+  return __uint_as_float(bits);
+}
+
 }  // namespace fastrnn::cuda

@@ -69,7 +69,7 @@ template <class Cell, class T, class Exchange> struct ForwardMemory {
 
   FASTRNN_HOST_DEVICE ForwardMemory(const Team& team, int64_t H, int threads, const ExchangeMemory<T>& first_exchange,
                                     const ExchangeMemory<T>& second_exchange, Carver& memory)
-      : gates(step_gates * team.units, H, memory), last(second * team.units, second * H, memory),
+      : gates(step_gates * team.units, H, team.tf32, memory), last(second * team.units, second * H, team.tf32, memory),
         hidden(team, H, team.units, first_exchange, memory),
         reset(team, second * H, team.units, second_exchange, memory), sums(gates.sums(threads, team.rows)),
         last_sums(last.sums(threads, team.rows)), x(team, Cell::gates, memory), c(team, Cell::has_cell, memory),
@@ -198,7 +198,7 @@ template <class Cell, class T, class Exchange> struct BackwardMemory {
 
   FASTRNN_HOST_DEVICE BackwardMemory(const Team& team, int64_t H, int threads, const ExchangeMemory<T>& first_exchange,
                                      const ExchangeMemory<T>& second_exchange, Carver& memory)
-      : gates(team.units, step_gates * H, memory), last(second * team.units, second * H, memory),
+      : gates(team.units, step_gates * H, team.tf32, memory), last(second * team.units, second * H, team.tf32, memory),
         slots(team, step_gates * H, step_gates * team.units, first_exchange, memory),
         last_slot(team, second * H, team.units, second_exchange, memory), sums(gates.sums(threads, team.rows)),
         last_sums(last.sums(threads, team.rows)), fetched(team, fetched_values, memory), carried(team, 1, memory),
@@ -322,7 +322,7 @@ __global__ void __launch_bounds__(most_threads, 1)
 
 // ----------------------------------------------------------------------------------------------------- the host's side
 
-inline Team team(const Partition& how) { return {how.blocks, how.rows, how.units}; }
+inline Team team(const Partition& how) { return {how.blocks, how.rows, how.units, how.tf32}; }
 
 template <class Memory> size_t resident_bytes(const Partition& how, int64_t hidden) {
   Carver memory(nullptr, 16);

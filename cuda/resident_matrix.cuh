@@ -43,10 +43,11 @@ template <class T> struct ResidentMatrix {
   using A = Computed<T>;
   int rows, columns;  // whole groups and chunks: zeros where the matrix has ended
   int stride;
+  bool tf32;  // floats are rounded, for the tensor cores
   T* data;
 
-  FASTRNN_HOST_DEVICE ResidentMatrix(int64_t rows_, int64_t columns_, Carver& memory)
-      : rows(whole(rows_, group_rows<T>)), columns(whole(columns_, chunk)), stride(spaced<T>(columns)),
+  FASTRNN_HOST_DEVICE ResidentMatrix(int64_t rows_, int64_t columns_, bool tf32_, Carver& memory)
+      : rows(whole(rows_, group_rows<T>)), columns(whole(columns_, chunk)), stride(spaced<T>(columns)), tf32(tf32_),
         data(memory.take<T>(int64_t{rows} * stride)) {}
 
   // For a block of so many threads. `memory` gives (parts, vectors, stride).
@@ -60,7 +61,12 @@ template <class T> struct ResidentMatrix {
   template <class F> FASTRNN_FN void load(bool by_rows, F element) const {
     for (int i = static_cast<int>(threadIdx.x); i < rows * columns; i += static_cast<int>(blockDim.x)) {
       const int row = by_rows ? i % rows : i / columns, column = by_rows ? i / rows : i % columns;
-      data[row * stride + column] = element(row, column);
+      const T value = element(row, column);
+      if constexpr (std::is_same_v<T, float>) {
+        data[row * stride + column] = tf32 ? round_to_tf32(value) : value;
+      } else {
+        data[row * stride + column] = value;
+      }
     }
   }
 
@@ -70,16 +76,23 @@ template <class T> struct ResidentMatrix {
   }
 
  private:
+  static constexpr int set = group_rows<T> * groups_at_once<T>;  // rows that a warp multiplies at once
+
   FASTRNN_FN void multiply(const T* tile, int vector, const Sums<A>& to) const {
     const int warps = static_cast<int>(blockDim.x / 32), warp = static_cast<int>(threadIdx.x / 32);
     const int teams = warps / to.parts, part = warp % to.parts, chunks = columns / chunk;
     if (warp >= teams * to.parts) return;
     const int first = chunks * part / to.parts * chunk, last = chunks * (part + 1) / to.parts * chunk;
-    constexpr int set = group_rows<T> * groups_at_once<T>;
     for (int row = warp / to.parts * set; row < rows; row += teams * set) {
       A* sums = to.data + (part * to.vectors + vector) * to.stride + row;
       if constexpr (sizeof(T) == 2) {
         by_tensor_cores(row, tile, first, last, sums, to.stride);
+      } else if constexpr (std::is_same_v<T, float>) {
+        if (tf32) {
+          by_tensor_cores(row, tile, first, last, sums, to.stride);
+        } else {
+          by_threads(row, tile, first, last, sums, to.stride);
+        }
       } else {
         by_threads(row, tile, first, last, sums, to.stride);
       }
@@ -87,31 +100,38 @@ template <class T> struct ResidentMatrix {
   }
 
   // A thread reads 8 neighbouring numbers of a vector and of two rows, and hands them to the tensor cores as what a
-  // tile wants from four places: sums over all columns do not mind which is which, as long as both factors agree.
+  // tile wants from several places: sums over all columns do not mind which is which, as long as both factors agree.
   FASTRNN_FN void by_tensor_cores(int row, const T* vectors, int first, int last, float* to, int to_stride) const {
+    constexpr int tile_height = 16, tiles = set / tile_height;
     const int lane = static_cast<int>(threadIdx.x % 32), group = lane / 4, t = lane % 4;
     const T* own_vector = vectors + group * stride + 8 * t;
     const T* own_row = data + (row + group) * stride + 8 * t;
-    float sums[groups_at_once<T>][4] = {};
+    float sums[tiles][4] = {};
     for (int k = first; k < last; k += chunk) {
-      uint32_t b[4];
+      uint32_t b[words_of_8];
       words(own_vector + k, b);
-      const uint32_t left[2] = {b[0], b[1]}, right[2] = {b[2], b[3]};
-      for (int i = 0; i < groups_at_once<T>; ++i) {
-        if (row + i * group_rows<T> >= rows) continue;
-        uint32_t a[4], below[4];
-        words(own_row + i * group_rows<T> * stride + k, a);
-        words(own_row + (i * group_rows<T> + 8) * stride + k, below);
-        const uint32_t left_tile[4] = {a[0], below[0], a[1], below[1]};
-        const uint32_t right_tile[4] = {a[2], below[2], a[3], below[3]};
-        multiply_16x8x16(T{}, sums[i], left_tile, left);
-        multiply_16x8x16(T{}, sums[i], right_tile, right);
+      if constexpr (std::is_same_v<T, float>) {
+        for (uint32_t& word : b) word = __float_as_uint(round_to_tf32(__uint_as_float(word)));
+      }
+      for (int i = 0; i < tiles; ++i) {
+        if (row + i * tile_height >= rows) continue;
+        uint32_t a[words_of_8], below[words_of_8];
+        words(own_row + i * tile_height * stride + k, a);
+        words(own_row + (i * tile_height + 8) * stride + k, below);
+        for (int w = 0; w < words_of_8; w += 2) {
+          const uint32_t a_tile[4] = {a[w], below[w], a[w + 1], below[w + 1]}, b_tile[2] = {b[w], b[w + 1]};
+          if constexpr (sizeof(T) == 2) {
+            multiply_16x8x16(T{}, sums[i], a_tile, b_tile);
+          } else {
+            multiply_16x8x8(sums[i], a_tile, b_tile);
+          }
+        }
       }
     }
-    for (int i = 0; i < groups_at_once<T>; ++i) {
-      if (row + i * group_rows<T> >= rows) continue;
+    for (int i = 0; i < tiles; ++i) {
+      if (row + i * tile_height >= rows) continue;
       for (int j = 0; j < 4; ++j) {
-        to[(2 * t + j % 2) * to_stride + i * group_rows<T> + group + j / 2 * 8] = sums[i][j];
+        to[(2 * t + j % 2) * to_stride + i * tile_height + group + j / 2 * 8] = sums[i][j];
       }
     }
   }
@@ -137,9 +157,12 @@ template <class T> struct ResidentMatrix {
     }
   }
 
-  static FASTRNN_FN void words(const T* from, uint32_t (&to)[4]) {
-    const Pack<T> eight = pack(from);
-    memcpy(to, &eight, sizeof(eight));
+  static constexpr int words_of_8 = 8 * static_cast<int>(sizeof(T)) / 4;
+  static FASTRNN_FN void words(const T* from, uint32_t (&to)[words_of_8]) {
+    for (int i = 0; i < words_of_8; i += 4) {
+      const Pack<T> some = pack(from + i * 4 / static_cast<int>(sizeof(T)));
+      memcpy(to + i, &some, sizeof(some));
+    }
   }
 };
 

@@ -359,14 +359,14 @@ std::string describe_device() {
   return text;
 }
 
-std::string explain_plan(const Spec& spec, int64_t steps, int64_t rows, bool backward) {
+std::string explain_plan(const Spec& spec, int64_t steps, int64_t rows, bool backward, const Options& options) {
   const Kernels& k = kernels(spec.cell, spec.dtype);
   const Device device = current_device();
   std::string table;
   for (int64_t layer = 0; layer < spec.num_layers; ++layer) {
     const Dims dims{steps, rows, spec.layer_input(layer), spec.hidden_size, spec.output_size(), spec.proj_size > 0};
     const StepProblem problem = step_problem(spec, k, dims, backward);
-    std::vector<Cost> all = costs(problem, device, {});
+    std::vector<Cost> all = costs(problem, device, options);
     std::stable_sort(all.begin(), all.end(),
                      [](const Cost& a, const Cost& b) { return a.microseconds < b.microseconds; });
     for (const Cost& cost : all) {
@@ -378,6 +378,7 @@ std::string explain_plan(const Spec& spec, int64_t steps, int64_t rows, bool bac
       if (how.way != Way::step_by_step) {
         std::snprintf(line, sizeof(line), "; %d blocks of %d units for %d rows each", how.blocks, how.units, how.rows);
         table += line;
+        if (how.tf32) table += ", TF32";
       }
       table += '\n';
     }

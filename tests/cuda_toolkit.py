@@ -61,10 +61,18 @@ def build(folder, *targets, options=(), **how):
         subprocess.run(command, env=environment, check=True, **how)
 
 
-def build_for_gpu(*targets):
+def python_options():
+    """Of a build with the target fastrnn_cuda_module, for this interpreter; it must have pybind11."""
+    import pybind11
+
+    options = [f"-DPython_EXECUTABLE={sys.executable}", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]
+    return ["-DFASTRNN_PYTHON=ON", "-DFASTRNN_JAX=OFF", *options]
+
+
+def build_for_gpu(*targets, options=()):
     """In FOR_GPU. Returns the GPUs that there are."""
     here = gpus()
-    build(FOR_GPU, *targets, options=["-DCMAKE_CUDA_ARCHITECTURES=native"] if here else [])
+    build(FOR_GPU, *targets, options=[*options, *(["-DCMAKE_CUDA_ARCHITECTURES=native"] if here else [])])
     return here
 
 

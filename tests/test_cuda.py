@@ -14,6 +14,7 @@ from cases import CELLS, NEAR_A_KINK, PROJECTED, Case, Reference, covering, make
 from cuda_runner import Call
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")
+TYPES = (*DTYPES, "tf32")  # float32 with products in TF32
 FACTORS = {
     "cell": CELLS,
     "hidden": (1, 3, 17, 40),
@@ -45,7 +46,7 @@ CASES = [Case(**combination) for combination in covering(FACTORS, valid)]
 def comparable(case, dtype):
     """Among many relus rounded to 16 bits, one always lies at its kink."""
     relus = case.hidden * (case.batch or 1) * case.steps * case.layers * (1 + case.bidirectional)
-    return case.cell != "rnn_relu" or relus <= {"float16": 1000, "bfloat16": 150}.get(dtype, 10**5)
+    return case.cell != "rnn_relu" or relus <= {"float16": 1000, "tf32": 1000, "bfloat16": 150}.get(dtype, 10**5)
 
 
 # For the sanitizers: little of everything.
@@ -62,7 +63,9 @@ def programs():
 
 def make_call(case, dtype, **options):
     """Data with no relu at its kink, as far as rounding in this type reaches; and what the reference makes of them."""
-    near = NEAR_A_KINK * {"float16": 2**10, "bfloat16": 2**13}.get(dtype, 1)
+    near = NEAR_A_KINK * {"float16": 2**10, "tf32": 2**10, "bfloat16": 2**13}.get(dtype, 1)
+    if dtype == "tf32":
+        dtype, options["tf32"] = "float32", True
     for seed in itertools.count():
         layer = case.network(Reference, "float64")
         call = Call(layer, case.data(layer, seed), dtype, **options)
@@ -80,7 +83,7 @@ def small_calls():
 
 def check(assert_near, call, results, expected):
     for which, got, wanted in zip(("forward", "forward", "backward"), results, expected, strict=True):
-        assert_near(which, call.dtype, call.layer.spec, call.shape[0], got, wanted)
+        assert_near(which, "tf32" if call.tf32 else call.dtype, call.layer.spec, call.shape[0], got, wanted)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +143,11 @@ SMALL_RESIDENT = [
 
 @cache
 def resident_calls(small):
-    pairs = itertools.product(SMALL_RESIDENT, ("float32", "float16")) if small else itertools.product(RESIDENT, DTYPES)
+    if small:
+        pairs = itertools.product(SMALL_RESIDENT, ("float32", "float16"))
+    else:  # TF32 is of the products alone, of which there is one or, in gru_reset_before, two in a step
+        in_tf32 = [each for each in RESIDENT if each[2].cell in ("lstm", "gru_reset_before")]
+        pairs = itertools.chain(itertools.product(RESIDENT, DTYPES), itertools.product(in_tf32, ["tf32"]))
     return [
         make_call(case, dtype, way=way, blocks=blocks)
         for (way, blocks, case), dtype in pairs

@@ -1,6 +1,8 @@
-// How long blocks take to reach one another, which is what a recurrent step on many SMs waits for: a meeting of all
-// blocks through flags and through the grid's own barrier, a push into the shared memory of a cluster's other blocks,
-// and all SMs reading the same data from L2.
+// What the plan rests on (cuda/plan.cpp). How long blocks take to reach one another, which is what a recurrent step on
+// many SMs waits for: a meeting of all blocks through flags and through the grid's own barrier, a push into the shared
+// memory of a cluster's other blocks, and one SM and all of them reading the same data from L2. And what a step costs
+// beside: from kernel to kernel on a stream and in a graph, what an SM reads of its shared memory, and its fused
+// multiply-adds.
 #include <cooperative_groups.h>
 
 #include <algorithm>
@@ -68,6 +70,35 @@ __global__ void read_all(const float4* data, int n, int rounds, float* sink) {
   if (sum == 1) sink[0] = sum;
 }
 
+__global__ void nothing() {}
+
+// 16 bytes a thread, each time of other places.
+__global__ void read_shared(int packs, int rounds, float* sink) {
+  auto* data = reinterpret_cast<float4*>(shared_memory());
+  for (int i = static_cast<int>(threadIdx.x); i < packs; i += static_cast<int>(blockDim.x)) data[i] = {};
+  __syncthreads();
+  float sum = 0;
+  for (int round = 0; round < rounds; ++round) {
+    for (int i = static_cast<int>(threadIdx.x); i < packs; i += static_cast<int>(blockDim.x)) {
+      const float4 v = data[(i + 32 * round) % packs];
+      sum += v.x + v.y + v.z + v.w;
+    }
+  }
+  if (sum == 1) sink[0] = sum;
+}
+
+constexpr int chains = 8;
+__global__ void multiply_add(int rounds, float* sink) {
+  float sums[chains];
+  for (int i = 0; i < chains; ++i) sums[i] = static_cast<float>(threadIdx.x + i);
+  for (int round = 0; round < rounds; ++round) {
+    for (float& sum : sums) sum = fmaf(sum, 0.999f, 0.001f);
+  }
+  float sum = 0;
+  for (const float one : sums) sum += one;
+  if (sum == 1) sink[0] = sum;
+}
+
 // Milliseconds of the best of some launches.
 template <class Launch> double best_ms(Launch once) {
   cudaEvent_t start, end;
@@ -129,5 +160,30 @@ int main() {
     const double ms = best_ms([&] { launch({blocks, 1024}, nullptr, read_all, from, n, rounds, result); });
     std::printf("all SMs read the same %d KiB from L2: %.2f TB/s\n", kilobytes,
                 static_cast<double>(blocks) * n * 16 * rounds / ms / 1e9);
+    const double one_ms = best_ms([&] { launch({1, 1024}, nullptr, read_all, from, n, rounds, result); });
+    std::printf("one SM reads %d KiB from L2: %.0f bytes a us\n", kilobytes,
+                static_cast<double>(n) * 16 * rounds / one_ms / 1e3);
   }
+  const auto launches = [](cudaStream_t stream) {
+    for (int i = 0; i < meetings; ++i) launch({1, 32}, stream, nothing);
+  };
+  report("from kernel to kernel on a stream", best_ms([&] { launches(nullptr); }));
+  cudaStream_t capturing = nullptr;
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t ready = nullptr;
+  require(cudaStreamCreateWithFlags(&capturing, cudaStreamNonBlocking));
+  require(cudaStreamBeginCapture(capturing, cudaStreamCaptureModeGlobal));
+  launches(capturing);
+  require(cudaStreamEndCapture(capturing, &graph));
+  require(cudaGraphInstantiate(&ready, graph, 0));
+  report("from kernel to kernel in a graph", best_ms([&] { require(cudaGraphLaunch(ready, nullptr)); }));
+  constexpr int threads = 256, rounds = 2000, packs = 96 * 1024 / 16;
+  const double shared_ms =
+      best_ms([&] { launch({blocks, threads, packs * sizeof(float4)}, nullptr, read_shared, packs, rounds, result); });
+  std::printf("an SM reads its shared memory: %.0f bytes a us\n",
+              static_cast<double>(packs) * 16 * rounds / shared_ms / 1e3);
+  constexpr int turns = 200000;
+  const double fma_ms = best_ms([&] { launch({blocks, threads}, nullptr, multiply_add, turns, result); });
+  std::printf("an SM multiplies and adds: %.0f fmas a us\n",
+              static_cast<double>(threads) * chains * turns / fma_ms / 1e3);
 }

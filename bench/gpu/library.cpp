@@ -13,7 +13,7 @@ extern "C" {
 
 // As class Problem in library.py.
 struct Problem {
-  int64_t cell, dtype, input, hidden, bidirectional, tf32;
+  int64_t cell, dtype, input, hidden, bidirectional, tf32, way;
   int64_t steps, rows;
   const int64_t* lengths;
   void *x, *y, *h_n, *c_n, *dy, *dx, *dh0, *dc0;
@@ -53,7 +53,7 @@ struct Network {
     call.dx = {p.dx, p.rows * p.input, p.input, 1};
     call.dh0 = p.dh0, call.dc0 = p.dc0;
     call.gradients = gradients.data();
-    options.tf32 = p.tf32;
+    options.tf32 = p.tf32, options.way = static_cast<cuda::Way>(p.way);
   }
 
   Spec spec{};
@@ -100,6 +100,16 @@ FASTRNN_EXPORT int prepare() {
   return guarded([] {
     if (!context) context = std::make_unique<cuda::Context>();
   });
+}
+
+// What each way would cost by the cost model; null for an error.
+FASTRNN_EXPORT const char* plan(const Problem* p, int backward) {
+  static std::string table;
+  const int failed = guarded([&] {
+    const Network n(*p);
+    table = cuda::explain_plan(n.spec, p->steps, p->rows, backward, n.options);
+  });
+  return failed ? nullptr : table.c_str();
 }
 
 // With a tape for training, without one for inference.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 
 CELLS = ("rnn_tanh", "rnn_relu", "rnn_sigmoid", "lstm", "gru", "gru_reset_before")  # in the core's order
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.float16, "bfloat16": torch.bfloat16}
+WAYS = ("automatic", "step_by_step", "one_sm", "cluster", "grid")
 DIRECTION = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
 
 
@@ -18,7 +20,7 @@ class _Problem(ctypes.Structure):
     """As struct Problem in library.cpp."""
 
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("cell", "dtype", "input", "hidden", "bidirectional", "tf32")),
+        *((name, ctypes.c_int64) for name in ("cell", "dtype", "input", "hidden", "bidirectional", "tf32", "way")),
         *((name, ctypes.c_int64) for name in ("steps", "rows")),
         *((name, ctypes.c_void_p) for name in ("lengths", "x", "y", "h_n", "c_n", "dy", "dx", "dh0", "dc0")),
         ("weights", ctypes.c_void_p * 8),
@@ -37,13 +39,20 @@ class Library:
 
     def __init__(self, path: Path) -> None:
         self._functions = ctypes.CDLL(str(path))
-        self._functions.error.restype = ctypes.c_char_p
+        self._functions.error.restype = self._functions.plan.restype = ctypes.c_char_p
         self.call("prepare")
 
     def call(self, name: str, *arguments: Any) -> None:
         """Raises RuntimeError with what the function said."""
         if getattr(self._functions, name)(*arguments):
             raise RuntimeError(self._functions.error().decode())
+
+    def plan(self, problem: _Problem, backward: bool) -> str:
+        """The table of `explain_plan`. Raises RuntimeError with what the function said."""
+        text = self._functions.plan(ctypes.byref(problem), int(backward))
+        if text is None:
+            raise RuntimeError(self._functions.error().decode())
+        return str(text.decode())
 
 
 @dataclass
@@ -102,6 +111,17 @@ class Network:
         self._problem.tape = self._tape.data_ptr()
         self._call("forward")
         self._call("backward")
+
+    def by(self, way: str) -> Network:
+        """The same, in the same memory, by this way of running."""
+        other = copy(self)
+        other._problem = _Problem.from_buffer_copy(self._problem)
+        other._problem.way = WAYS.index(way)
+        return other
+
+    def plan(self, backward: bool) -> str:
+        """What each way would cost by the cost model: a table."""
+        return self.library.plan(self._problem, backward)
 
     def _call(self, name: str) -> None:
         stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)

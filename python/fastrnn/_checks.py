@@ -55,15 +55,16 @@ def check_probability(name: str, value: object) -> float:
     return probability
 
 
-def check_dtype(name: str, value: object) -> str:
+def check_dtype(name: str, value: object, others: str = "") -> str:
+    """`others` are types for a message, which the caller has looked for."""
     try:
         dtype = None if value is None else np.dtype(value)  # type: ignore[call-overload]
     except Exception:  # TypeError, and for what looks like a dtype ValueError, MemoryError, SyntaxError, …
         dtype = None
     if dtype is None:
-        raise TypeError(f"{name} must be float32 or float64, {got(value)}")
+        raise TypeError(f"{name} must be {others}float32 or float64, {got(value)}")
     if dtype not in (np.dtype("float32"), np.dtype("float64")):
-        raise ValueError(f"{name} must be float32 or float64, got {dtype}")
+        raise ValueError(f"{name} must be {others}float32 or float64, got {dtype}")
     return str(dtype.name)
 
 

@@ -12,3 +12,11 @@ from typing import Any
 def cuda() -> Any:
     """The module `fastrnn._cuda`, or None in a build without it. Raises ImportError if its libraries are missing."""
     return import_module("fastrnn._cuda") if find_spec("fastrnn._cuda") else None
+
+
+def required() -> Any:
+    """The same, for what cannot do without it."""
+    module = cuda()
+    if module is None:
+        raise RuntimeError("fastrnn.cuda: this build has no CUDA kernels; build it with FASTRNN_CUDA=ON")
+    return module

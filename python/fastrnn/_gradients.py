@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 from ._checks import got
@@ -23,7 +22,7 @@ class Gradients:
     parameters: dict[str, Array]  #: by the names of the layer's parameters
 
 
-def backward(engine: ModuleType, tape: Any, dy: Array | None, dstate: State) -> Gradients:
+def backward(engine: Any, tape: Any, dy: Array | None, dstate: State) -> Gradients:
     """Run an engine's backward and give the gradients their names."""
     if not isinstance(tape, engine.Tape):
         raise TypeError(f"tape must be what forward returned, {got(tape)}")

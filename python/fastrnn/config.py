@@ -54,7 +54,7 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
         "available_isas": _core.available_isas(),
         "threads": _core.get_num_threads(),
         "numpy": np.__version__,
-        "cuda": cuda.describe_device() if cuda else "not in this build",
+        "cuda": cuda.describe_device() + "; TF32" * cuda.tf32() if cuda else "not in this build",
     }
     if mode == "dict":
         return config

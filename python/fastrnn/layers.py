@@ -11,7 +11,6 @@ import os
 import reprlib
 import warnings
 from collections.abc import Mapping, Sequence
-from types import ModuleType
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -30,7 +29,7 @@ _Self = TypeVar("_Self", bound="_Layer")
 class _Layer:
     """What the three networks have in common."""
 
-    _engine: ClassVar[ModuleType] = _core  # infer, forward, backward, check, prepare, Tape
+    _engine: Any = _core  # infer, forward, backward, check, prepare, Tape
     _cells: ClassVar[tuple[str, ...]]  # that a network of the class can have
     _options: ClassVar[dict[str, Any]] = {  # what a constructor takes beside the two sizes, with its default
         "num_layers": 1,
@@ -275,6 +274,10 @@ class _Layer:
         self._names = tuple(parameters)
         self._seeds = seeds
 
+    def _parameter_dtype(self, dtype: DTypeLike) -> DTypeLike:
+        """Of a network that was asked for in this one."""
+        return dtype
+
     def _weights(self) -> list[Array]:
         parameters = self._parameters
         check_names("parameters", parameters, self._names)
@@ -354,6 +357,7 @@ class RNN(_Layer):
     ) -> None:
         sizes = input_size, hidden_size, num_layers
         cell, options = rnn_cell(nonlinearity), Options(activations, clip)
+        dtype = self._parameter_dtype(dtype)
         spec = make_spec(cell, *sizes, bias, batch_first, dropout, bidirectional, dtype=dtype, options=options)
         super().__init__(spec, seed)
 
@@ -441,6 +445,7 @@ class LSTM(_Layer):
     ) -> None:
         sizes = input_size, hidden_size, num_layers
         options = Options(activations, clip, coupled_input_forget, peephole)
+        dtype = self._parameter_dtype(dtype)
         spec = make_spec("lstm", *sizes, bias, batch_first, dropout, bidirectional, proj_size, dtype, options)
         super().__init__(spec, seed)
 
@@ -525,6 +530,7 @@ class GRU(_Layer):
     ) -> None:
         sizes = input_size, hidden_size, num_layers
         cell, options = gru_cell(reset_after), Options(activations, clip)
+        dtype = self._parameter_dtype(dtype)
         spec = make_spec(cell, *sizes, bias, batch_first, dropout, bidirectional, dtype=dtype, options=options)
         super().__init__(spec, seed)
 

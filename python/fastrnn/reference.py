@@ -19,7 +19,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -770,7 +769,7 @@ def _flatten(spec: Spec, w: Weights) -> list[Array]:
 
 
 class _InNumPy:
-    _engine: ClassVar[ModuleType] = sys.modules[__name__]
+    _engine: Any = sys.modules[__name__]
 
 
 class RNN(_InNumPy, layers.RNN):

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import cuda_runner
 import cuda_toolkit
 from cases import CELLS, PROJECTED, Case
-from test_cuda import CASES, DTYPES, SMALL, SMALL_RESIDENT, check, comparable, make_call
+from test_cuda import CASES, DTYPES, SMALL, SMALL_RESIDENT, TYPES, check, comparable, make_call
 
 LARGE = [
     Case(cell, hidden, inputs, batch, steps, layers, bidirectional=layers > 1, ragged=layers > 1)
@@ -41,7 +41,7 @@ def driver():
 
 def batches(cases, **options):
     """Calls with what the reference makes of them, some at a time."""
-    pairs = [pair for pair in itertools.product(cases, DTYPES) if comparable(*pair)]
+    pairs = [pair for pair in itertools.product(cases, TYPES) if comparable(*pair)]
     for i in range(0, len(pairs), BATCH):
         yield [make_call(case, dtype, **options) for case, dtype in pairs[i : i + BATCH]]
 
@@ -96,12 +96,15 @@ def test_ways(driver, assert_near, way, blocks, hidden):
         hold(assert_near, driver, calls)
 
 
-def test_tf32(driver):
+@pytest.mark.parametrize("way", ["step_by_step", "one_sm", "cluster", "grid"])
+def test_tf32(driver, way):
     """The switch is what makes float32 products less exact, and nothing else does."""
-    case = Case("lstm", 256, 256, 16, 20)
+    if way == "cluster" and not has_clusters():
+        pytest.skip("needs a GPU of compute capability 9.0 or later")
+    case = Case("lstm", 64, 256, 16, 20)
     errors = []
-    for tf32 in (False, True):
-        call, (_, expected, _) = make_call(case, "float32", tf32=tf32)
+    for dtype in ("float32", "tf32"):
+        call, (_, expected, _) = make_call(case, dtype, way=way)
         ((_, forwards, _),) = cuda_runner.run([call], driver)
         errors.append(abs(forwards["y"] - expected["y"]).max())
     assert errors[0] < 1e-5 < errors[1] < 1e-2

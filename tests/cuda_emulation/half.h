@@ -1,4 +1,4 @@
-// The two 16-bit floating-point types: storage, and rounding from float to the nearest, ties to even.
+// The two 16-bit floating-point types: storage, and rounding from float to the nearest, ties to even. And TF32.
 #pragma once
 
 #include <bit>
@@ -38,6 +38,13 @@ inline uint16_t narrow_bfloat16(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
   if (value != value) return static_cast<uint16_t>(bits >> 16 | 0x40u);
   return static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
+
+// A float that TF32 has: the nearest, ties away from zero, as PTX has it for cvt.rna.
+inline float round_to_tf32(float value) {
+  const uint32_t bits = std::bit_cast<uint32_t>(value);
+  if (value != value) return std::bit_cast<float>(bits | 0x400000u);
+  return std::bit_cast<float>((bits + 0x1000u) & ~0x1fffu);
 }
 
 }  // namespace emulation

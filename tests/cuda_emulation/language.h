@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <type_traits>
@@ -42,6 +43,9 @@ template <class T> T __shfl_down_sync(unsigned mask, T value, unsigned lanes, EM
   const unsigned source = emulation::current->lane + lanes;
   return emulation::shuffle(mask, value, source < 32 ? source : emulation::current->lane, where);
 }
+
+inline unsigned __float_as_uint(float value) { return std::bit_cast<unsigned>(value); }
+inline float __uint_as_float(unsigned bits) { return std::bit_cast<float>(bits); }
 
 template <class T> T __ldg(const T* p) {
   emulation::read_only_load(p, sizeof(T));

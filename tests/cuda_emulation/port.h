@@ -52,6 +52,11 @@ inline void multiply_16x8x16(BFloat16, float (&d)[4], const uint32_t (&a)[4], co
   emulation::multiply_16x8x16(d, a, b, &emulation::widen_bfloat16, where);
 }
 
+inline void multiply_16x8x8(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], EMULATION_WHERE) {
+  emulation::multiply_16x8x8(d, a, b, where);
+}
+inline float round_to_tf32(float value) { return emulation::round_to_tf32(value); }
+
 // -------------------------------------------------------------------------------------------------------- host's side
 
 template <class... P>
@@ -81,7 +86,7 @@ inline void copy_to_device(void* to, const void* from, size_t bytes) {
   if (bytes > 0) std::memcpy(to, from, bytes);
 }
 inline void copy_from_device(void* to, const void* from, size_t bytes) { copy_to_device(to, from, bytes); }
-inline void synchronize(Stream) {}
+inline void order(Stream, Stream) {}
 
 // The kernels run before launch() returns: there is nothing to run beside them, and nothing to wait for.
 class SideStream {

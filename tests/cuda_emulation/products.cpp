@@ -8,12 +8,13 @@
 namespace fastrnn::cuda {
 namespace {
 
-template <class T, class Result> void multiply(const Product& p) {
+template <class T, class Result, class Read = Computed<T> (*)(T)>
+void multiply(const Product& p, Read read = [](T value) { return widen(value); }) {
   const auto a = [&](int64_t i, int64_t k) {
-    return widen(static_cast<const T*>(p.a.data)[p.a.transposed ? k * p.a.stride + i : i * p.a.stride + k]);
+    return read(static_cast<const T*>(p.a.data)[p.a.transposed ? k * p.a.stride + i : i * p.a.stride + k]);
   };
   const auto b = [&](int64_t k, int64_t j) {
-    return widen(static_cast<const T*>(p.b.data)[p.b.transposed ? j * p.b.stride + k : k * p.b.stride + j]);
+    return read(static_cast<const T*>(p.b.data)[p.b.transposed ? j * p.b.stride + k : k * p.b.stride + j]);
   };
   for (int64_t i = 0; i < p.m; ++i) {
     for (int64_t j = 0; j < p.n; ++j) {
@@ -33,19 +34,21 @@ template <class T> void multiply_into(const Product& p) {
 
 }  // namespace
 
-struct Products::Handle {};
+struct Products::Handle {
+  bool tf32 = false;
+};
 
-Products::Products() = default;
+Products::Products() : handle_(std::make_unique<Handle>()) {}
 Products::~Products() = default;
 
 size_t Products::workspace_bytes() { return 0; }
 
-void Products::begin(Stream, std::byte*, bool) {}
+void Products::begin(Stream, std::byte*, bool tf32) { handle_->tf32 = tf32; }
 
 void Products::operator()(const Product& p) {
   switch (p.factors) {
     case DType::float32:
-      return multiply_into<float>(p);
+      return handle_->tf32 ? multiply<float, float>(p, &round_to_tf32) : multiply_into<float>(p);
     case DType::float64:
       return multiply_into<double>(p);
     case DType::float16:

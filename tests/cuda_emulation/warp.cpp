@@ -1,5 +1,7 @@
 #include "warp.h"
 
+#include <bit>
+
 #include "memory.h"
 
 namespace emulation {
@@ -91,6 +93,34 @@ struct MatrixProduct : WarpCall {
   }
 };
 
+// Of A a lane holds the rows group and group + 8 in column t and then in column t + 4; of B the rows t and t + 4 in
+// column group; of D the same as above (PTX ISA, "Matrix Fragments for mma.m16n8k8").
+struct Tf32Product : WarpCall {
+  uint32_t a[4], b[2];
+  float d[4];
+
+  static void act(WarpCall* const (&lanes)[32]) {
+    if (!whole_warp(lanes, "mma.sync")) return;
+    float A[16][8], B[8][8];
+    for (int l = 0; l < 32; ++l) {
+      const auto& part = *static_cast<Tf32Product*>(lanes[l]);
+      const int group = l / 4, t = l % 4;
+      for (int i = 0; i < 4; ++i) A[group + 8 * (i % 2)][t + 4 * (i / 2)] = shortened(part.a[i]);
+      for (int i = 0; i < 2; ++i) B[t + 4 * i][group] = shortened(part.b[i]);
+    }
+    for (int l = 0; l < 32; ++l) {
+      auto& part = *static_cast<Tf32Product*>(lanes[l]);
+      for (int i = 0; i < 4; ++i) {
+        const int row = l / 4 + 8 * (i / 2), column = 2 * (l % 4) + i % 2;
+        for (int k = 0; k < 8; ++k) part.d[i] += A[row][k] * B[k][column];
+      }
+    }
+  }
+
+ private:
+  static float shortened(uint32_t bits) { return std::bit_cast<float>(bits & ~0x1fffu); }
+};
+
 }  // namespace
 
 void warp_call(WarpCall& call, bool orders_memory, Location where) {
@@ -152,6 +182,15 @@ void sync_warp(unsigned mask, Location where) {
 void multiply_16x8x16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], float (*widen)(uint16_t),
                       Location where) {
   MatrixProduct call{{&MatrixProduct::act, ~0u}, {}, {}, {}, widen};
+  std::memcpy(call.a, a, sizeof(a));
+  std::memcpy(call.b, b, sizeof(b));
+  std::memcpy(call.d, d, sizeof(d));
+  warp_call(call, false, where);
+  std::memcpy(d, call.d, sizeof(d));
+}
+
+void multiply_16x8x8(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Location where) {
+  Tf32Product call{{&Tf32Product::act, ~0u}, {}, {}, {}};
   std::memcpy(call.a, a, sizeof(a));
   std::memcpy(call.b, b, sizeof(b));
   std::memcpy(call.d, d, sizeof(d));

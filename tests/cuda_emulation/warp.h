@@ -48,4 +48,8 @@ void sync_warp(unsigned mask, Location);
 void multiply_16x8x16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], float (*widen)(uint16_t),
                       Location);
 
+// D (16, 8) += A (16, 8) B (8, 8), likewise, as PTX has it for mma.m16n8k8 in TF32: of the factors, which are floats,
+// it takes no more bits than that type has.
+void multiply_16x8x8(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Location);
+
 }  // namespace emulation
