@@ -53,12 +53,15 @@ def test_results_and_gradients(kind, which, batch_first, initial):
         assert_same("forward", tensors(ours(packed, hx)), tensors(stock(packed, hx)), 8, 7)
 
 
-def test_as_lengths():
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.enable_grad])
+def test_as_lengths(bidirectional, mode):
     """One network: packed, and padded with lengths."""
-    ours = OURS["LSTM"](3, 5, 2, bidirectional=True)
-    x, lengths = torch.randn(7, 4, 3), torch.tensor([3, 7, 1, 5])
-    packed, hidden = ours(pack_padded_sequence(x, lengths, enforce_sorted=False))
-    y, state = ours(x, lengths=lengths)
+    ours = OURS["LSTM"](3, 50, 3, bidirectional=bidirectional)
+    x, lengths = torch.randn(70, 4, 3), torch.tensor([3, 70, 1, 50])
+    with mode():
+        packed, hidden = ours(pack_padded_sequence(x, lengths, enforce_sorted=False))
+        y, state = ours(x, lengths=lengths)
     assert torch.equal(pad_packed_sequence(packed)[0], y)
     assert all(torch.equal(a, b) for a, b in zip(hidden, state, strict=True))
 
@@ -95,14 +98,16 @@ def test_same_bits_as_padded(kind, partition):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_odd_strides_and_hooks(kind):
-    """Data that are a view, and saved tensors that a program has put elsewhere."""
-    ours = OURS[kind](3, 5, 2)
+    """Data that are a view, and saved tensors that a program has put elsewhere: the same derivatives, with dropout."""
+    ours = OURS[kind](3, 5, 2, dropout=0.4)
     packed = pack_sequence([torch.randn(n, 3) for n in (4, 4, 2)])
+    torch.manual_seed(7)
     expected = tensors(ours(packed))
     gradients = torch.autograd.grad(expected[0].square().sum(), ours.parameters())
     wide = torch.full((10, 7), float("nan"))
     wide[:, ::3] = packed.data
     view = PackedSequence(wide[:, ::3], packed.batch_sizes)
+    torch.manual_seed(7)
     with torch.autograd.graph.saved_tensors_hooks(torch.clone, torch.clone):
         found = tensors(ours(view))
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
