@@ -324,13 +324,14 @@ class _Recurrent(RNNBase):
             return result
         if hx is not None:
             hx = self.permute_hidden(hx, sorted_indices)
-        if not torch.compiler.is_compiling() and type(data) in _PLAIN and _plain_sizes(batch_sizes):
+        rows = int(batch_sizes[0])
+        if rows and not torch.compiler.is_compiling() and type(data) in _PLAIN and _plain_sizes(batch_sizes):
             result = self._direct(data, hx, None, batch_sizes)
             if result is not None:
                 y = PackedSequence(result[0], batch_sizes, sorted_indices, unsorted_indices)
                 return y, self.permute_hidden(result[1], unsorted_indices)
-        if int(batch_sizes[0]) == int(batch_sizes[-1]):  # all of one length: the rows lie as in a batch
-            axes = data.unflatten(0, (len(batch_sizes), -1))
+        if rows == int(batch_sizes[-1]):  # all of one length: the rows lie as in a batch
+            axes = data.unflatten(0, (len(batch_sizes), rows))
             y, finals = self.forward(axes.transpose(0, 1) if self.batch_first else axes, hx)
             output = (y.transpose(0, 1) if self.batch_first else y).flatten(0, 1)
         else:
@@ -356,7 +357,6 @@ def _plain_sizes(batch_sizes: Tensor) -> bool:
         and batch_sizes.is_cpu
         and batch_sizes.dtype is torch.int64
         and batch_sizes.dim() == 1
-        and len(batch_sizes) > 0
         and batch_sizes.is_contiguous()
     )
 
