@@ -1,5 +1,7 @@
 // Calls on addresses, for frameworks whose tensors own their memory: an adapter has checked its arguments and allocated
 // the results, and hands over where they lie. 0 stands for what is absent.
+#include <algorithm>
+
 #include "bindings.h"
 
 namespace fastrnn::python {
@@ -15,53 +17,99 @@ std::vector<void*> pointers(const std::vector<Address>& addresses) {
   return all;
 }
 
-// An array over time in the order of x's axes, of another width and contiguous.
-Strided contiguous(const Network& net, const Extent& e, Address address, int64_t width) {
-  const Shape shape = over_time(net, e, {width});
-  return strided(net, e, pointer(address), shape, e.batched ? Shape{shape[1] * width, width, 1} : Shape{width, 1});
+// The rows' lengths, from the number of rows that each step of packed data has.
+std::vector<int64_t> lengths_of(const int64_t* batch_sizes, int64_t steps, int64_t values) {
+  const auto wrong = [&](const char* expected, int64_t got) {
+    wrong_value("batch_sizes", expected, std::to_string(got));
+  };
+  if (batch_sizes[0] > values) wrong("at most as many rows as the data has", batch_sizes[0]);
+  std::vector<int64_t> lengths(static_cast<size_t>(std::max<int64_t>(batch_sizes[0], 0)), steps);
+  int64_t sum = 0;
+  for (int64_t t = 0; t < steps; ++t) {
+    if (batch_sizes[t] < 1) wrong("numbers of 1 and more", batch_sizes[t]);
+    if (t > 0 && batch_sizes[t] > batch_sizes[t - 1]) wrong("descending numbers", batch_sizes[t]);
+    if (t > 0) std::fill(lengths.begin() + batch_sizes[t], lengths.begin() + batch_sizes[t - 1], t);
+    sum += batch_sizes[t];
+  }
+  if (sum != values) wrong("a number of rows for each step, all those of the data", sum);
+  return lengths;
 }
 
-// What forward and backward calls have in common: x with its sizes and strides in elements, the other inputs and y
-// contiguous.
-void fill(Forward& call, const Network& net, int threads, Address x, const Shape& shape, const Shape& strides,
-          Address lengths, Address h0, Address c0, Address y) {
-  const Extent e = extent_of(net, shape);
-  call.threads = threads;
-  call.on_openmp = true;
-  call.steps = e.steps, call.rows = e.rows;
-  call.x = strided(net, e, pointer(x), shape, strides);
-  call.lengths = static_cast<const int64_t*>(pointer(lengths));
-  call.h0 = pointer(h0), call.c0 = pointer(c0);
-  call.y = contiguous(net, e, y, net.width());
-}
+// How a call's arrays lie over time: in the order of the network's axes, or packed, (sum of lengths, n).
+class Layout {
+ public:
+  Layout(const Network& net, const Shape& x, Address batch_sizes, int64_t steps) : net_(net) {
+    if (batch_sizes) {
+      lengths_ = lengths_of(static_cast<const int64_t*>(pointer(batch_sizes)), steps, x[0]);
+      extent_ = {steps, static_cast<int64_t>(lengths_.size()), true};
+    } else {
+      extent_ = extent_of(net, x);
+    }
+  }
 
-void run_forward(const Network& net, const std::vector<Address>& weights, int threads, Address x, const Shape& shape,
-                 const Shape& strides, Address lengths, Address h0, Address c0, Address y, Address h_n, Address c_n,
-                 Address tape, uint64_t dropout_seed) {
+  // x with its sizes and strides in elements, the other inputs and y contiguous.
+  void fill(Forward& call, int threads, Address x, const Shape& shape, const Shape& strides, Address lengths,
+            Address h0, Address c0, Address y) const {
+    call.threads = threads;
+    call.on_openmp = true;
+    call.steps = extent_.steps, call.rows = extent_.rows;
+    call.packed = packed();
+    call.x =
+        packed() ? Strided{pointer(x), 0, strides[0], strides[1]} : strided(net_, extent_, pointer(x), shape, strides);
+    call.lengths = packed() ? lengths_.data() : static_cast<const int64_t*>(pointer(lengths));
+    call.h0 = pointer(h0), call.c0 = pointer(c0);
+    call.y = contiguous(y, net_.width());
+  }
+
+  Strided contiguous(Address address, int64_t width) const {
+    if (packed()) return {pointer(address), 0, width, 1};
+    const Shape shape = over_time(net_, extent_, {width});
+    const Shape strides = extent_.batched ? Shape{shape[1] * width, width, 1} : Shape{width, 1};
+    return strided(net_, extent_, pointer(address), shape, strides);
+  }
+
+ private:
+  bool packed() const { return !lengths_.empty(); }
+
+  const Network& net_;
+  Extent extent_;
+  std::vector<int64_t> lengths_;  // of packed rows
+};
+
+std::vector<LayerWeights> weights_of(const Network& net, const std::vector<Address>& weights) {
+  return by_layer<LayerWeights>(net, pointers(weights));
+}
+const Packed& weights_of(const Network&, const Prepared& prepared) { return prepared.packed(); }
+
+template <class Weights>
+void run_forward(const Network& net, const Weights& weights, int threads, Address x, const Shape& shape,
+                 const Shape& strides, Address batch_sizes, int64_t steps, Address lengths, Address h0, Address c0,
+                 Address y, Address h_n, Address c_n, Address tape, uint64_t dropout_seed) {
+  const Layout layout(net, shape, batch_sizes, steps);
   Forward call{};
-  fill(call, net, threads, x, shape, strides, lengths, h0, c0, y);
+  layout.fill(call, threads, x, shape, strides, lengths, h0, c0, y);
   call.h_n = pointer(h_n), call.c_n = pointer(c_n);
   call.tape = static_cast<std::byte*>(pointer(tape));
   call.dropout_seed = dropout_seed;
-  call_forward(net, by_layer<LayerWeights>(net, pointers(weights)), call);
+  call_forward(net, weights_of(net, weights), call);
 }
 
 void run_backward(const Network& net, const std::vector<Address>& weights, int threads, Address x, const Shape& shape,
-                  const Shape& strides, Address lengths, Address h0, Address c0, Address y, Address tape,
-                  uint64_t dropout_seed, Address dy, Address dh_n, Address dc_n, Address dx, Address dh0, Address dc0,
-                  const std::vector<Address>& gradients) {
+                  const Shape& strides, Address batch_sizes, int64_t steps, Address lengths, Address h0, Address c0,
+                  Address y, Address tape, uint64_t dropout_seed, Address dy, Address dh_n, Address dc_n, Address dx,
+                  Address dh0, Address dc0, const std::vector<Address>& gradients) {
+  const Layout layout(net, shape, batch_sizes, steps);
   Backward call{};
-  fill(call, net, threads, x, shape, strides, lengths, h0, c0, y);
-  const Extent e = extent_of(net, shape);
+  layout.fill(call, threads, x, shape, strides, lengths, h0, c0, y);
   call.tape = static_cast<std::byte*>(pointer(tape));
   call.dropout_seed = dropout_seed;
-  if (dy) call.dy = contiguous(net, e, dy, net.width());
+  if (dy) call.dy = layout.contiguous(dy, net.width());
   call.dh_n = pointer(dh_n), call.dc_n = pointer(dc_n);
-  if (dx) call.dx = contiguous(net, e, dx, net.input_size);
+  if (dx) call.dx = layout.contiguous(dx, net.input_size);
   call.dh0 = pointer(dh0), call.dc0 = pointer(dc0);
   const auto outputs = by_layer<LayerGradients>(net, pointers(gradients));
   call.gradients = outputs.data();
-  call_backward(net, by_layer<LayerWeights>(net, pointers(weights)), call);
+  call_backward(net, weights_of(net, weights), call);
 }
 
 }  // namespace
@@ -69,11 +117,15 @@ void run_backward(const Network& net, const std::vector<Address>& weights, int t
 void define_addresses(py::module_& m) {
   using namespace py::literals;
   m.def("tape_widths", [](const Network& net) { return tape_widths(net); }, "spec"_a);
-  m.def("forward_at", &run_forward, "spec"_a, "weights"_a, "threads"_a, "x"_a, "sizes"_a, "strides"_a, "lengths"_a,
-        "h0"_a, "c0"_a, "y"_a, "h_n"_a, "c_n"_a, "tape"_a, "dropout_seed"_a);
-  m.def("backward_at", &run_backward, "spec"_a, "weights"_a, "threads"_a, "x"_a, "sizes"_a, "strides"_a, "lengths"_a,
-        "h0"_a, "c0"_a, "y"_a, "tape"_a, "dropout_seed"_a, "dy"_a, "dh_n"_a, "dc_n"_a, "dx"_a, "dh0"_a, "dc0"_a,
-        "gradients"_a);
+  const auto define_forward = [&](auto* function) {
+    m.def("forward_at", function, "spec"_a, "weights"_a, "threads"_a, "x"_a, "sizes"_a, "strides"_a, "batch_sizes"_a,
+          "steps"_a, "lengths"_a, "h0"_a, "c0"_a, "y"_a, "h_n"_a, "c_n"_a, "tape"_a, "dropout_seed"_a);
+  };
+  define_forward(&run_forward<std::vector<Address>>);
+  define_forward(&run_forward<Prepared>);
+  m.def("backward_at", &run_backward, "spec"_a, "weights"_a, "threads"_a, "x"_a, "sizes"_a, "strides"_a,
+        "batch_sizes"_a, "steps"_a, "lengths"_a, "h0"_a, "c0"_a, "y"_a, "tape"_a, "dropout_seed"_a, "dy"_a, "dh_n"_a,
+        "dc_n"_a, "dx"_a, "dh0"_a, "dc0"_a, "gradients"_a);
   m.def(
       "use_openmp",
       [](Address parallel, Address thread_num, Address num_threads, Address thread_limit, Address in_parallel) {

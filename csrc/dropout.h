@@ -16,6 +16,11 @@ FASTRNN_FN uint64_t splitmix64(uint64_t z) {
 
 FASTRNN_FN uint64_t dropout_key(const Dropout& dropout) { return splitmix64(splitmix64(dropout.seed) + dropout.layer); }
 
+// Of the first element of row b at step t.
+FASTRNN_FN int64_t dropout_number(const Dropout& dropout, int64_t rows, int64_t t, int64_t b) {
+  return (t * rows + b) * dropout.width;
+}
+
 FASTRNN_FN bool kept(const Dropout& dropout, uint64_t key, int64_t number) {
   return splitmix64(key + static_cast<uint64_t>(number)) >> 40 >= dropout.threshold;
 }

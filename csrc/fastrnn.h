@@ -130,13 +130,17 @@ Packed pack(const Spec&, const std::vector<LayerWeights>&);
 struct Forward {
   int64_t steps, rows;  // T, B
   const int64_t* lengths;  // (B), each in 0 ... T, in any order; null: all T
+  bool packed;  // x, y, dy, dx and the tape have no rows past a row's length: each step's follow those of the step
+                // before, so that an array over time (T, B, n) is one of (sum of lengths, n), whose `row` counts, and
+                // `time` does not. Lengths are descending, none of them 0
   Strided x;  // (T, B, I); what lies past a row's length is never read
   const void* h0;  // (L D, B, P), C-contiguous; null: zeros
   const void* c0;  // (L D, B, H), likewise; LSTM only
   Strided y;  // (T, B, D P), unit stride 1; 0 past a row's length
   void* h_n;  // (L D, B, P): the state after a row's last step, or h0 for a row of length 0
   void* c_n;  // (L D, B, H), LSTM only
-  std::byte* tape;  // tape_layout().bytes, aligned to 64; null: inference, without dropout
+  std::byte* tape;  // tape_layout().bytes, aligned to 64, if packed those of one row of so many steps; null: inference,
+                    // without dropout
   uint64_t dropout_seed;  // with a tape
   int threads;  // at most so many of num_threads(); 0: all of them
   bool on_openmp;  // on the threads of use_openmp()
@@ -168,14 +172,14 @@ struct Backward : Forward {
   const void* dh_n;  // (L D, B, P), null: zeros
   const void* dc_n;  // (L D, B, H), null: zeros
   Strided dx;  // (T, B, I), unit stride 1; null: not wanted; 0 past a row's length
-  void* dh0;  // (L D, B, P)
+  void* dh0;  // (L D, B, P); null: not wanted
   void* dc0;  // (L D, B, H), LSTM only
   const LayerGradients* gradients;  // as the weights; overwritten, not added to
 };
 void backward(const Spec&, const std::vector<LayerWeights>&, const Backward&);
 
 // Scratch memory, in bytes, that a call of these sizes uses beside its arguments, and with lengths 8 (2 B + T + 2)
-// more; 64 MiB of it stay with the calling thread for its next call.
+// more, packed 8 (T + 1) more still; 64 MiB of it stay with the calling thread for its next call.
 size_t forward_scratch(const Spec&, int64_t steps, int64_t rows, bool training, bool packed);
 size_t backward_scratch(const Spec&, int64_t steps, int64_t rows);
 

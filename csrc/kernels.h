@@ -29,6 +29,7 @@ struct Batch {
   const int64_t* order;   // the caller's row behind each sorted row
   const int64_t* length;  // of each sorted row, descending
   const int64_t* alive;   // (T + 1): sorted rows whose length exceeds the step
+  const int64_t* begin;   // (T + 1): where arrays are packed, the rows before each step's; else null
 };
 
 // The threads of one direction form `teams` teams of `team_size`. A team takes every teams-th sorted row and needs no

@@ -204,21 +204,24 @@ template <class Cell, class T> struct BackwardPack {
   }
 };
 
+// Of the weights those that are not null.
 template <class Cell, class T>
 void backward_pack(const Dims& d, const Weights<T>& w, T* pack, int part, int parts) {
   using Pack = BackwardPack<Cell, T>;
   const Pack at(d);
   const int64_t H = d.hidden, P = d.output;
   const Range outputs = share(PlainPanel::count<T>(P), part, parts);
-  for (int gate = 0; gate < Pack::hidden_gates; ++gate) {
+  for (int gate = 0; w.w_hh && gate < Pack::hidden_gates; ++gate) {
     pack_columns(w.w_hh + gate * H * P, H, P, pack + at.hidden + Cell::hidden_slot[gate] * H * PlainPanel::width<T>,
                  Pack::hidden_gates * H, outputs);
   }
   if constexpr (Cell::reset_first) {
     pack_columns(w.w_hh + Pack::hidden_gates * H * P, H, P, pack + at.last, H, outputs);
   }
-  pack_columns(w.w_ih, Cell::gates * H, d.input, pack + at.input, Cell::gates * H,
-               share(PlainPanel::count<T>(d.input), part, parts));
+  if (w.w_ih) {
+    pack_columns(w.w_ih, Cell::gates * H, d.input, pack + at.input, Cell::gates * H,
+                 share(PlainPanel::count<T>(d.input), part, parts));
+  }
   if (d.projected) {
     pack_columns(w.w_hr, P, H, pack + at.projection, P, share(PlainPanel::count<T>(H), part, parts));
   }

@@ -53,14 +53,15 @@ template <class T> FASTRNN_FN void store_live(T* p, Vec<T> v, int live) {
 // What a team sees of the batch: its rows, counted from 0, and where each is at a step.
 struct TeamRows {
   const Batch& batch;
-  int64_t steps, first, stride, count;
+  int64_t steps, total, first, stride, count;
   bool reverse;
 
   FASTRNN_FN TeamRows(const Batch& b, const Dims& d, bool backwards, int64_t team, int64_t teams)
-      : batch(b), steps(d.steps), first(team), stride(teams), count(of_first(d.rows, team, teams)), reverse(backwards) {
-  }
+      : batch(b), steps(d.steps), total(d.rows), first(team), stride(teams), count(of_first(d.rows, team, teams)),
+        reverse(backwards) {}
 
   FASTRNN_FN bool full() const { return !batch.order; }
+  FASTRNN_FN bool packed() const { return batch.begin; }
   FASTRNN_FN int64_t sorted(int64_t row) const { return first + row * stride; }
   FASTRNN_FN int64_t original(int64_t row) const { return batch.order ? batch.order[sorted(row)] : sorted(row); }
   FASTRNN_FN int64_t length(int64_t row) const { return batch.length ? batch.length[sorted(row)] : steps; }
@@ -69,6 +70,12 @@ struct TeamRows {
   FASTRNN_FN int64_t alive(int64_t step) const {
     if (batch.alive) return of_first(batch.alive[step], first, stride);
     return step < steps ? count : 0;
+  }
+  // The number of the caller's row b at time t in an array over time without gaps, such as those of the tape.
+  FASTRNN_FN int64_t number(int64_t t, int64_t b) const { return (batch.begin ? batch.begin[t] : t * total) + b; }
+  // Where it lies in any array over time.
+  template <class T> FASTRNN_FN T* place(const View<T>& v, int64_t t, int64_t b) const {
+    return v.data + (batch.begin ? (batch.begin[t] + b) * v.row : t * v.time + b * v.row);
   }
 
  private:
@@ -87,13 +94,13 @@ FASTRNN_FN void copy_dropped(const Dropout& dropout, int64_t number, const T* fr
   }
 }
 
-// n elements of a row of the layer's input from column `first` on, as the layer sees them.
+// n elements of the caller's row b at time t of the layer's input, from column `first` on, as the layer sees them.
 template <class T>
-FASTRNN_FN void copy_input(const View<const T>& x, const Dropout& dropout, int64_t rows, int64_t t, int64_t b,
+FASTRNN_FN void copy_input(const View<const T>& x, const Dropout& dropout, const TeamRows& rows, int64_t t, int64_t b,
                            int64_t first, int64_t n, T* to) {
-  const T* from = x.data + t * x.time + b * x.row + first * x.unit;
+  const T* from = rows.place(x, t, b) + first * x.unit;
   if (dropout.active) {
-    copy_dropped(dropout, (t * rows + b) * dropout.width + first, from, x.unit, n, to);
+    copy_dropped(dropout, dropout_number(dropout, rows.total, t, b) + first, from, x.unit, n, to);
   } else if (x.unit == 1) {
     for (int64_t j = 0; j < n; ++j) to[j] = from[j];
   } else {
@@ -110,7 +117,7 @@ template <class T> FASTRNN_FN void set_row(T* to, int64_t size, const T* from, i
   for (; j < size; ++j) to[j] = 0;
 }
 
-// Zeros past each row's length, in the member's share of the team's rows.
+// Zeros past each row's length, where there is room for them, in the member's share of the team's rows.
 template <class T>
 void clear_padding(const TeamRows& rows, int64_t steps, int64_t row_stride_, int64_t time_stride, int64_t n, T* data,
                    const Member& me) {

@@ -113,16 +113,17 @@ template <class Cell, class T> class BackwardPass {
         set_row(dc_state + g * hidden_stride, hidden_stride, s.dc_n ? s.dc_n + b * d.hidden : null, d.hidden);
       }
     }
-    if (s.dx.data && !rows.full()) clear_padding(rows, d.steps, s.dx.row, s.dx.time, d.input, s.dx.data, me);
+    if (s.dx.data && !rows.full() && !rows.packed())
+      clear_padding(rows, d.steps, s.dx.row, s.dx.time, d.input, s.dx.data, me);
     me.team_barrier->wait();
   }
 
-  FASTRNN_FN int64_t tape_row(int64_t t, int64_t b) const { return t * d.rows + b; }
+  FASTRNN_FN int64_t tape_row(int64_t t, int64_t b) const { return rows.number(t, b); }
 
   // h and c before a row's step, or null where they are zero.
   FASTRNN_FN const T* h_before(const TeamRows& r, int64_t row, int64_t step) const {
     const int64_t b = r.original(row);
-    if (step > 0) return s.y.data + r.time(row, step - 1) * s.y.time + b * s.y.row;
+    if (step > 0) return r.place(s.y, r.time(row, step - 1), b);
     return s.h0 ? s.h0 + b * d.output : nullptr;
   }
   FASTRNN_FN const T* c_before(const TeamRows& r, int64_t row, int64_t step) const {
@@ -158,7 +159,7 @@ template <class Cell, class T> class BackwardPass {
   FASTRNN_FN V output_of_step(int64_t row, int64_t unit, int live, V dh, bool begins, int64_t step) const {
     if (Cell::carries || begins) dh += load(carry + rows.sorted(row) * output_stride + unit);
     if (s.dy.data) {
-      dh += load_live(s.dy.data + rows.time(row, step) * s.dy.time + rows.original(row) * s.dy.row + unit, live);
+      dh += load_live(rows.place(s.dy, rows.time(row, step), rows.original(row)) + unit, live);
     }
     return dh;
   }
@@ -166,7 +167,7 @@ template <class Cell, class T> class BackwardPass {
   // What the pointwise stage of a vector of units will read from memory that no step before it touched.
   FASTRNN_FN void expect(int64_t row, int64_t unit, int64_t step) const {
     const int64_t b = rows.original(row), t = rows.time(row, step);
-    if (s.dy.data) fetch(s.dy.data + t * s.dy.time + b * s.dy.row + unit);
+    if (s.dy.data) fetch(rows.place(s.dy, t, b) + unit);
     if (d.projected) return;
     const T* kept = s.saved + tape_row(t, b) * Cell::saved * d.hidden + unit;
     for (int i = 0; i < Cell::saved; ++i) fetch(kept + i * d.hidden);
@@ -200,7 +201,7 @@ template <class Cell, class T> class BackwardPass {
         after.c = load_live(s.cells + tape_row(t, b) * d.hidden + unit, live);
         gradient.c = load(dc_state + g * hidden_stride + unit);
       } else {
-        after.h = load_live(s.y.data + t * s.y.time + b * s.y.row + unit, live);
+        after.h = load_live(rows.place(s.y, t, b) + unit, live);
       }
       if (Cell::carries) before.h = load_or_zero(h_before(rows, row, step), unit, live);
       Cell::backward(saved, before, after, gradient, slot, functions.unit(unit));
@@ -283,9 +284,10 @@ template <class Cell, class T> class BackwardPass {
     for_chunk_rows(chunk, k, [&](int64_t row, int64_t g, int64_t step) {
       const int64_t t = all.time(g, step), b = all.original(g);
       const T* from = dx_chunk + row * stride;
-      T* to = s.dx.data + t * s.dx.time + b * s.dx.row;
+      T* to = all.place(s.dx, t, b);
       if (s.dropout.active) {
-        copy_dropped(s.dropout, tape_row(t, b) * s.dropout.width + first, from + first, 1, last - first, to + first);
+        copy_dropped(s.dropout, dropout_number(s.dropout, d.rows, t, b) + first, from + first, 1, last - first,
+                     to + first);
       } else {
         for (int64_t j = first; j < last; ++j) to[j] = from[j];
       }
@@ -373,8 +375,8 @@ template <class Cell, class T> class BackwardPass {
       const T* h = h_before(all, g, step);
       switch (f.kind) {
         case Factor::input:
-          fetch_strip(s.x.data + t * s.x.time + b * s.x.row + (first + W) * s.x.unit);
-          copy_input(s.x, s.dropout, d.rows, t, b, first, n, to);
+          fetch_strip(all.place(s.x, t, b) + (first + W) * s.x.unit);
+          copy_input(s.x, s.dropout, all, t, b, first, n, to);
           break;
         case Factor::hidden:
           if (h) fetch_strip(h + first + W);
@@ -440,7 +442,7 @@ template <class Cell, class T> class BackwardPass {
 
   void finish(const T* next, bool no_steps) {
     const int64_t H = d.hidden;
-    if (!no_steps) {
+    if (s.dh0 && !no_steps) {
       multiply_rows(
           Pack::hidden_gates * H, next, slot_stride, 0, rows.alive(0), at.hidden, outputs, d.output, 0,
           [](auto&&...) {},
@@ -454,7 +456,7 @@ template <class Cell, class T> class BackwardPass {
     const Range mine = share(rows.count, me.rank, me.team_size);
     for (int64_t row = mine.begin; row < mine.end; ++row) {
       const int64_t g = rows.sorted(row), b = rows.original(row);
-      if (rows.length(row) == 0) set_row(s.dh0 + b * d.output, d.output, carry + g * output_stride, d.output);
+      if (s.dh0 && rows.length(row) == 0) set_row(s.dh0 + b * d.output, d.output, carry + g * output_stride, d.output);
       if (Cell::has_cell) set_row(s.dc0 + b * H, H, dc_state + g * hidden_stride, H);
     }
     for_factors([&](const Factor& f) {

@@ -85,7 +85,7 @@ template <class Cell, class T> class ForwardPass {
         set_row(c_state + g * hidden_stride, hidden_stride, s.c0 ? s.c0 + b * d.hidden : null, d.hidden);
       if (between) set_row(between + g * hidden_stride, hidden_stride, null, 0);
     }
-    if (!rows.full()) {
+    if (!rows.full() && !rows.packed()) {
       clear_padding(rows, d.steps, s.y.row, s.y.time, d.output, s.y.data, me);
       if (s.saved)
         clear_padding(rows, d.steps, Cell::saved * d.hidden, d.rows * Cell::saved * d.hidden, Cell::saved * d.hidden,
@@ -101,13 +101,16 @@ template <class Cell, class T> class ForwardPass {
     while (end < d.steps && rows.alive(end) > 0 && (end == first || count + rows.alive(end) <= capacity)) {
       count += rows.alive(end++);
     }
-    const T* a = s.x.data + rows.time(0, first) * s.x.time + rows.first * s.x.row;
+    const T* a = rows.place(s.x, rows.time(0, first), rows.first);
     int64_t stride = s.reverse ? -s.x.time : s.x.time;
     // Rows that lie evenly in memory are read where they are.
-    const bool one_run = !s.reverse && s.x.time == d.rows * s.x.row && d.rows % me.teams == 0;
-    const bool even = rows.full() && s.x.unit == 1 && !s.dropout.active && (rows.count == 1 || one_run);
+    const bool one_run =
+        !s.reverse &&
+        (rows.packed() ? me.teams == 1 : rows.full() && s.x.time == d.rows * s.x.row && d.rows % me.teams == 0);
+    const bool one_row = rows.full() && rows.count == 1;
+    const bool even = s.x.unit == 1 && !s.dropout.active && (one_row || one_run);
     if (even) {
-      if (rows.count > 1) stride = rows.stride * s.x.row;
+      if (!one_row) stride = rows.stride * s.x.row;
     } else {
       stride = row_stride<T>(d.input);
       int64_t k = 0;
@@ -115,7 +118,7 @@ template <class Cell, class T> class ForwardPass {
         const int64_t n = rows.alive(step);
         const Range mine = share(n, me.rank, me.team_size);
         for (int64_t row = mine.begin; row < mine.end; ++row) {
-          copy_input(s.x, s.dropout, d.rows, rows.time(row, step), rows.original(row), 0, d.input,
+          copy_input(s.x, s.dropout, rows, rows.time(row, step), rows.original(row), 0, d.input,
                      input + (k + row) * stride);
         }
         k += n;
@@ -177,13 +180,12 @@ template <class Cell, class T> class ForwardPass {
   }
 
   FASTRNN_FN int64_t tape_row(int64_t row, int64_t step) const {
-    return rows.time(row, step) * d.rows + rows.original(row);
+    return rows.number(rows.time(row, step), rows.original(row));
   }
 
   FASTRNN_FN void put_h(int64_t row, int64_t unit, V h, int64_t step) const {
     store(h_state[(step + 1) % 2] + rows.sorted(row) * h_stride + unit, h);
-    store_live(s.y.data + rows.time(row, step) * s.y.time + rows.original(row) * s.y.row + unit, h,
-               live_lanes<T>(d.output, unit));
+    store_live(rows.place(s.y, rows.time(row, step), rows.original(row)) + unit, h, live_lanes<T>(d.output, unit));
   }
 
   // A vector of units of a row: its gates, c and h from the product p = W_hh h.

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <memory>
 #include <new>
+#include <numeric>
 
 #include "fastrnn.h"
 #include "kernels.h"
@@ -88,11 +89,13 @@ template <class T> Weights<T> typed(const LayerWeights& w) {
 }
 
 // Rows by descending length, those of equal length in their own order (a counting sort).
-Batch sort_rows(const int64_t* lengths, int64_t steps, int64_t rows, Carver& memory, bool fill) {
+Batch sort_rows(const Forward& call, Carver& memory, bool fill) {
+  const int64_t *lengths = call.lengths, steps = call.steps, rows = call.rows;
   if (!lengths) return {};
   int64_t* order = memory.take<int64_t>(rows);
   int64_t* length = memory.take<int64_t>(rows);
   int64_t* alive = memory.take<int64_t>(steps + 2);
+  int64_t* begin = call.packed ? memory.take<int64_t>(steps + 1) : nullptr;
   if (!fill) return {};
   std::fill_n(alive, steps + 2, int64_t{0});
   for (int64_t b = 0; b < rows; ++b) ++alive[lengths[b]];
@@ -103,7 +106,11 @@ Batch sort_rows(const int64_t* lengths, int64_t steps, int64_t rows, Carver& mem
     length[place] = lengths[b];
   }
   // Taking rows away left alive[n] = rows of more than n steps.
-  return {order, length, alive};
+  if (begin) {
+    begin[0] = 0;
+    for (int64_t t = 0; t < steps; ++t) begin[t + 1] = begin[t] + alive[t];
+  }
+  return {order, length, alive, begin};
 }
 
 // The threads of a call and how they stand to one another.
@@ -143,6 +150,15 @@ Problem problem(const Spec& spec, const Kernels<T>& k, int64_t steps, int64_t ro
   return {dims, k.gates, step_products, static_cast<int>(spec.directions()), backward, k.lanes, sizeof(T)};
 }
 
+// Rows of an array over time.
+int64_t row_steps(const Forward& call) {
+  return call.packed ? std::accumulate(call.lengths, call.lengths + call.rows, int64_t{0}) : call.steps * call.rows;
+}
+
+TapeLayout layout_of_tape(const Spec& spec, const Forward& call) {
+  return call.packed ? tape_layout(spec, row_steps(call), 1) : tape_layout(spec, call.steps, call.rows);
+}
+
 int allowed_threads(const Forward& call) {
   return call.threads > 0 ? std::min(call.threads, num_threads()) : num_threads();
 }
@@ -163,7 +179,7 @@ template <class T> struct ForwardMemory {
   ForwardMemory(const Spec& spec, const Kernels<T>& k, const Plan& plan, const Forward& call, bool training,
                 bool packed, std::byte* base) {
     Carver memory(base);
-    batch = sort_rows(call.lengths, call.steps, call.rows, memory, base != nullptr);
+    batch = sort_rows(call, memory, base != nullptr);
     int64_t pack_size = 0, scratch_size = 0;
     for (int64_t layer = 0; layer < std::min<int64_t>(spec.num_layers, 2); ++layer) {
       const Dims dims = layer_dims(spec, layer, call.steps, call.rows);
@@ -176,7 +192,7 @@ template <class T> struct ForwardMemory {
       scratch[i] = memory.take<T>(used ? scratch_size : 0);
     }
     const bool swaps = !training && spec.bidirectional && spec.num_layers > 1;
-    other = memory.take<T>(swaps ? call.steps * call.rows * 2 * spec.output_size() : 0);
+    other = memory.take<T>(swaps ? row_steps(call) * 2 * spec.output_size() : 0);
     bytes = memory.used();
   }
 };
@@ -196,7 +212,7 @@ void run_forward(const Spec& spec, const Kernels<T>& k, const std::vector<LayerW
   const Scratch scratch(bytes);
   const ForwardMemory<T> memory(spec, k, way, call, training, packed, scratch.data());
   TapeLayout tape;
-  if (training) tape = tape_layout(spec, call.steps, B);
+  if (training) tape = layout_of_tape(spec, call);
   const auto on_tape = [&](size_t offset) { return reinterpret_cast<T*>(call.tape + offset); };
 
   const auto sequence = [&](int64_t layer, int64_t direction, int slot) {
@@ -270,7 +286,7 @@ template <class T> struct BackwardMemory {
 
   BackwardMemory(const Spec& spec, const Kernels<T>& k, const Plan& plan, const Backward& call, std::byte* base) {
     Carver memory(base);
-    batch = sort_rows(call.lengths, call.steps, call.rows, memory, base != nullptr);
+    batch = sort_rows(call, memory, base != nullptr);
     int64_t pack_size = 0, scratch_size = 0, widest = 0;
     for (int64_t layer = 0; layer < std::min<int64_t>(spec.num_layers, 2); ++layer) {
       const Dims dims = layer_dims(spec, layer, call.steps, call.rows);
@@ -283,10 +299,10 @@ template <class T> struct BackwardMemory {
       pack[i] = memory.take<T>(used ? pack_size : 0);
       scratch[i] = memory.take<T>(used ? scratch_size : 0);
     }
-    const int64_t wide = call.steps * call.rows * spec.directions() * spec.output_size();
+    const int64_t wide = row_steps(call) * spec.directions() * spec.output_size();
     layer_gradient[0] = memory.take<T>(spec.num_layers > 1 ? wide : 0);
     layer_gradient[1] = memory.take<T>(spec.num_layers > 2 ? wide : 0);
-    second = memory.take<T>(spec.bidirectional ? call.steps * call.rows * widest : 0);
+    second = memory.take<T>(spec.bidirectional ? row_steps(call) * widest : 0);
     bytes = memory.used();
   }
 };
@@ -304,7 +320,7 @@ void run_backward(const Spec& spec, const Kernels<T>& k, const std::vector<Layer
   const size_t bytes = BackwardMemory<T>(spec, k, way, call, nullptr).bytes;
   const Scratch scratch(bytes);
   const BackwardMemory<T> memory(spec, k, way, call, scratch.data());
-  const TapeLayout tape = tape_layout(spec, call.steps, B);
+  const TapeLayout tape = layout_of_tape(spec, call);
   const auto on_tape = [&](size_t offset) { return reinterpret_cast<const T*>(call.tape + offset); };
   const auto gradient_into = [&](int64_t layer) -> View<T> {
     return layer ? dense(memory.layer_gradient[(layer - 1) % 2], B, D * P) : view<T>(call.dx);
@@ -352,9 +368,9 @@ void run_backward(const Spec& spec, const Kernels<T>& k, const std::vector<Layer
   const auto add_directions = [&](int64_t layer, int rank) {
     const View<T> to = gradient_into(layer);
     if (!to.data) return;
-    const int64_t n = spec.layer_input(layer), rows = call.steps * B, threads = way.threads();
+    const int64_t n = spec.layer_input(layer), rows = row_steps(call), threads = way.threads();
     for (int64_t i = rows * rank / threads; i < rows * (rank + 1) / threads; ++i) {
-      T* sum = to.data + i / B * to.time + i % B * to.row;
+      T* sum = to.data + (call.packed ? i * to.row : i / B * to.time + i % B * to.row);
       const T* part = memory.second + i * n;
       for (int64_t j = 0; j < n; ++j) sum[j] += part[j];
     }
@@ -369,7 +385,10 @@ void run_backward(const Spec& spec, const Kernels<T>& k, const std::vector<Layer
         if (way.directions == 2 && direction != group) continue;
         const SequenceGradient<T> s = sequence(layer, direction, group);
         const size_t index = static_cast<size_t>(layer * D + direction);
-        k.backward_pack(s.dims, typed<T>(weights[index]), memory.pack[group], me.direction_rank, me.direction_size);
+        Weights<T> w = typed<T>(weights[index]);
+        if (!s.dx.data) w.w_ih = nullptr;  // nothing is multiplied by it
+        if (call.steps <= 1 && !call.dh0 && !k.reset_first) w.w_hh = nullptr;
+        k.backward_pack(s.dims, w, memory.pack[group], me.direction_rank, me.direction_size);
         me.direction_barrier->wait();
         k.backward(s, me);
         me.direction_barrier->wait();

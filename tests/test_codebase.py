@@ -127,9 +127,13 @@ def test_the_stub_has_the_parameters_of_the_module():
     for node in stub():
         if not isinstance(node, ast.FunctionDef):
             continue
-        (signature,) = re.findall(rf"^{node.name}\((.*)\) ->", getattr(_core, node.name).__doc__, re.MULTILINE)
-        names = re.findall(r"(?:^|, )(\w+): ", re.sub(r"\[[^\]]*\]", "", signature))
-        assert names == [argument.arg for argument in node.args.args], node.name
+        # One signature, or a numbered one of each overload.
+        pattern = rf"^(?:\d+\. )?{node.name}\((.*)\) ->"
+        signatures = re.findall(pattern, getattr(_core, node.name).__doc__, re.MULTILINE)
+        assert signatures, node.name
+        for signature in signatures:
+            names = re.findall(r"(?:^|, )(\w+): ", re.sub(r"\[[^\]]*\]", "", signature))
+            assert names == [argument.arg for argument in node.args.args], node.name
 
 
 def modules():

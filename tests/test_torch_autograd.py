@@ -131,6 +131,24 @@ def test_parts_that_need_no_gradient(kind):
     assert not ours(x)[0].requires_grad
 
 
+@every_cell
+@pytest.mark.parametrize("steps", [1, 3])
+def test_what_is_not_wanted_changes_nothing(kind, options, steps):
+    """The same bits in the other gradients, where the core leaves out products and packing."""
+    ours, found = OURS[kind](5, 20, 2, bidirectional=True, **options), []
+    shapes = state_shapes(kind, 20, 2, {"bidirectional": True, "proj_size": ours.proj_size}, (2,))
+    x, states = torch.randn(steps, 2, 5), [torch.randn(shape) for shape in shapes]
+    for wanted in ((), (x,), (states[0],), (x, *states)):
+        for tensor in (x, *states):
+            tensor.requires_grad_(any(tensor is w for w in wanted))
+        results = flat(ours(x, as_state(states)))
+        found.append(torch.autograd.grad(sum(r.square().sum() for r in results), [*ours.parameters(), *wanted]))
+    count = len(found[0])
+    assert all(torch.equal(a, b) for each in found for a, b in zip(each[:count], found[-1], strict=False))
+    assert torch.equal(found[1][count], found[3][count])
+    assert torch.equal(found[2][count], found[3][count + 1])
+
+
 def test_a_graph_is_used_twice_or_freed():
     ours = OURS["LSTM"](3, 4)
     x = torch.randn(5, 2, 3, requires_grad=True)

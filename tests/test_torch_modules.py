@@ -253,6 +253,55 @@ def test_tied_weights():
     assert first.weight_hh_l0.grad is second.weight_hh_l0.grad
 
 
+@pytest.mark.parametrize(("kind", "options"), [*((k, {}) for k in KINDS), ("LSTM", {"proj_size": 2}), *EXTRAS.items()])
+def test_prepared(kind, options):
+    """A stream step by step, on the weights that there were, whatever becomes of the module."""
+    ours = OURS[kind](3, 4, 2, dropout=0.5, **options)
+    x, calls = torch.randn(5, 2, 3), fastrnn.native_calls()
+    ours.eval()
+    expected, ours = flat(ours(x)), ours.train()
+    prepared, state, outputs = ours.prepare(), None, []
+    with torch.no_grad():
+        for p in ours.parameters():
+            p.zero_()
+    for step in x:
+        y, state = prepared(step[None], state)
+        outputs.append(y)
+    assert_equal((torch.cat(outputs), *as_tuple(state)), [t.detach() for t in expected])
+    assert fastrnn.native_calls() == calls + 6
+    assert not y.requires_grad
+    assert repr(prepared) == f"Prepared({ours})".replace(", dropout=0.5", "")
+    given = x.clone().requires_grad_()
+    prepared(given, lengths=[5, 3])[0].sum().backward()  # derivatives by inputs and states there are
+    assert not given.grad[3:, 1].any()
+    assert given.grad[:, 0].all()
+    with pytest.raises(RuntimeError, match=r"input\.size\(-1\) must be equal to input_size"):
+        prepared(torch.zeros(5, 2, 4))
+
+
+@every_kind
+def test_prepared_from_other_weights(kind):
+    """Those that are computed from others, lie oddly in memory, or are none that the kernels take."""
+    ours = OURS[kind](4, 4, bias=False, batch_first=True, dtype=torch.float64)
+    parametrizations.spectral_norm(ours.eval(), "weight_hh_l0")
+    ours.weight_ih_l0 = nn.Parameter(ours.weight_ih_l0.detach().t().contiguous().t())
+    x = torch.randn(2, 5, 4, dtype=torch.float64)
+    assert_equal(flat(ours.prepare()(x)), flat(ours(x)))
+    for wrong in (ours.bfloat16(), OURS[kind](3, 4, device="meta")):
+        with pytest.raises(ValueError, match="prepare: weights must be all float32 or all float64 on the CPU, got"):
+            wrong.prepare()
+
+
+@every_kind
+def test_symbolic_trace(kind):
+    """`torch.fx` keeps modules of torch.nn whole, and so these."""
+    ours = nn.Sequential(OURS[kind](3, 4, batch_first=True))
+    traced = torch.fx.symbolic_trace(ours)
+    assert [node.op for node in traced.graph.nodes] == ["placeholder", "call_module", "output"]
+    x = torch.randn(2, 5, 3)
+    assert_equal(flat(traced(x)), flat(ours(x)))
+
+
 def test_attributes_are_read_at_each_call():
     ours = OURS["LSTM"](3, 4)
     x = torch.randn(5, 2, 3)

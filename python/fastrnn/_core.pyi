@@ -82,14 +82,17 @@ def backward(
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None, list[NDArray[Any]]]: ...
 
 # Calls on addresses (0: none), for tensors that a framework owns and has checked; sizes and strides (in elements) of x.
+# With batch_sizes, the rows that each of so many steps has, x (N, I), y and the tape have those rows alone.
 def tape_widths(spec: Spec) -> list[int]: ...
 def forward_at(
     spec: Spec,
-    weights: Sequence[int],
+    weights: Sequence[int] | Prepared,
     threads: int,
     x: int,
     sizes: Sequence[int],
     strides: Sequence[int],
+    batch_sizes: int,
+    steps: int,
     lengths: int,
     h0: int,
     c0: int,
@@ -106,6 +109,8 @@ def backward_at(
     x: int,
     sizes: Sequence[int],
     strides: Sequence[int],
+    batch_sizes: int,
+    steps: int,
     lengths: int,
     h0: int,
     c0: int,

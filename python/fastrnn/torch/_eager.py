@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _ops
+from . import _ops, _packed
 from ._ops import Network
 
 
 class Fused(torch.autograd.Function):
-    """y, h_n and, for an LSTM, c_n of a network whose arguments are checked. Weights follow the other arguments."""
+    """y, h_n and, for an LSTM, c_n of a network whose arguments are checked. With `batch_sizes`, x and y are those of a
+    PackedSequence's data, (N, I) and (N, D*H_out). Weights follow the other arguments."""
 
     @staticmethod
     def forward(
@@ -24,27 +25,44 @@ class Fused(torch.autograd.Function):
         h0: Tensor | None,
         c0: Tensor | None,
         lengths: Tensor | None,
+        batch_sizes: Tensor | None,
         seed: int,
         *weights: Tensor,
     ) -> tuple[Tensor, ...]:
-        y, h_n, c_n, tape = _ops.train(net, [w.data_ptr() for w in weights], x, h0, c0, lengths, seed)
-        ctx.save_for_backward(x, h0, c0, lengths, y, tape, *weights)
+        y, h_n, c_n, tape = _ops.train(net, [w.data_ptr() for w in weights], x, h0, c0, lengths, seed, batch_sizes)
+        saved = x, h0, c0, lengths, batch_sizes, y, tape, *weights
+        ctx.save_for_backward(*saved)
         ctx.net, ctx.seed = net, seed
-        ctx.memory = _memory(x, h0, c0, lengths, y, tape, *weights)
+        ctx.memory = _memory(*saved)
         ctx.layout = x.shape, x.stride()
         ctx.set_materialize_grads(False)
         return (y, h_n) if c_n is None else (y, h_n, c_n)
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None, dh_n: Tensor | None, dc_n: Tensor | None = None) -> tuple[Any, ...]:
-        x, h0, c0, lengths, y, tape, *weights = ctx.saved_tensors
+        x, h0, c0, lengths, batch_sizes, y, tape, *weights = saved = ctx.saved_tensors
         _, need_dx, need_dh0, need_dc0, *_ = ctx.needs_input_grad
         # A program's hooks may have put other tensors in the place of those that were saved: the operator checks them.
-        same = _memory(x, h0, c0, lengths, y, tape, *weights) == ctx.memory and ctx.layout == (x.shape, x.stride())
-        direct = same and not torch.is_grad_enabled() and plain(dy, dh_n, dc_n)
-        call = _ops.gradients if direct else _through_operator
-        dx, dh0, dc0, dweights = call(ctx.net, weights, x, h0, c0, lengths, y, tape, ctx.seed, dy, dh_n, dc_n, need_dx)
-        return None, dx, dh0 if need_dh0 else None, dc0 if need_dc0 else None, None, None, *dweights
+        same = _memory(*saved) == ctx.memory and ctx.layout == (x.shape, x.stride())
+        net, seed, ends = ctx.net, ctx.seed, (dy, dh_n, dc_n)
+        if same and not torch.is_grad_enabled() and plain(*ends):
+            dx, dh0, dc0, dweights = _ops.gradients(
+                net, weights, x, h0, c0, lengths, y, tape, seed, *ends, need_dx, need_dh0, batch_sizes
+            )
+        elif batch_sizes is None:
+            dx, dh0, dc0, dweights = _through_operator(net, weights, x, h0, c0, lengths, y, tape, seed, *ends, need_dx)
+        else:
+            dx, dh0, dc0, dweights = _through_padding(net, weights, x, h0, c0, batch_sizes, seed, ends)
+        return (
+            None,
+            dx if need_dx else None,
+            dh0 if need_dh0 else None,
+            dc0 if need_dc0 else None,
+            None,
+            None,
+            None,
+            *dweights,
+        )
 
 
 def _memory(*tensors: Tensor | None) -> list[int]:
@@ -100,4 +118,35 @@ def _through_operator(
     )
     if unbatched:
         dx, dh0, dc0 = dx.squeeze(axis) if need_dx else dx, dh0.squeeze(1), dc0.squeeze(1) if net.has_cell else dc0
-    return dx if need_dx else None, dh0, dc0 if net.has_cell else None, dweights
+    return dx, dh0, dc0 if net.has_cell else None, dweights
+
+
+def _through_padding(
+    net: Network,
+    weights: Sequence[Tensor],
+    x: Tensor,
+    h0: Tensor | None,
+    c0: Tensor | None,
+    batch_sizes: Tensor,
+    seed: int,
+    ends: Sequence[Tensor | None],
+) -> tuple[Tensor, Tensor | None, Tensor | None, list[Tensor]]:
+    """What can be differentiated once more, of packed data: once more forward, on padded rows."""
+    again = torch.is_grad_enabled()
+    padding = _packed.Padding.of(batch_sizes, batch_first=False)
+    numbers = net.arguments["num_layers"], net.arguments["bidirectional"], False, net.dropout
+    with torch.enable_grad():
+        # Each a node of its own, so that the derivative by one of them has no part of what it was computed from.
+        given = [None if t is None else t.view_as(t) for t in (x, h0, c0, *weights)]
+        known = [t if t.requires_grad else t.requires_grad_() for t in given if t is not None]
+        data, h, c, *parameters = given
+        assert data is not None
+        seeds = torch.tensor([seed], device="cpu")
+        y, *finals, _ = _ops.forward(
+            padding.pad(data), parameters, h, c, padding.lengths, seeds, net.cell, *numbers, True
+        )
+        results = zip((padding.unpad(y), *finals), ends, strict=True)
+        outputs, outward = zip(*((result, d) for result, d in results if d is not None), strict=True)
+    found = iter(torch.autograd.grad(outputs, known, outward, create_graph=again))
+    dx, dh0, dc0, *dweights = (None if t is None else next(found) for t in given)
+    return dx, dh0, dc0, dweights

@@ -13,6 +13,7 @@ from torch._subclasses.functional_tensor import FunctionalTensor
 from torch.nn import Parameter, RNNBase
 from torch.nn.utils.rnn import PackedSequence
 
+from .. import _core
 from .._spec import gru_cell
 from . import _cells, _eager, _ops, _packed, _transforms
 from ._ops import Network
@@ -45,6 +46,8 @@ class _Recurrent(RNNBase):
     """
 
     _kind: ClassVar[str]
+    _own_option: ClassVar[str]  # the one that the others do not have
+    _packed: _core.Prepared | None = None  # the weights, where they can no longer change
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _CONFIG:
@@ -82,6 +85,28 @@ class _Recurrent(RNNBase):
         except KeyError:
             return [getattr(self, name) for name in self._flat_weights_names]
 
+    def prepare(self) -> Prepared:
+        """The network with its present weights, copied and packed once: for streams of single steps, which take less
+        time than packing does. Later changes of the module do not show in it, and there is no dropout.
+
+        Returns:
+            What is called as the module is: `output, state = prepared(input, state, lengths=lengths)`.
+
+        Raises:
+            ValueError: the weights are not all float32, or all float64, on the CPU.
+        """
+        weights = [w.detach().clone(memory_format=torch.contiguous_format) for w in self._weights()]
+        dtype = weights[0].dtype
+        if dtype not in _ops.DTYPES or any(w.dtype is not dtype or not w.is_cpu for w in weights):
+            found = sorted({f"{w.dtype} on {w.device}" for w in weights})
+            raise ValueError(f"prepare: weights must be all float32 or all float64 on the CPU, got {', '.join(found)}")
+        options = {name: getattr(self, name) for name in ("bias", "batch_first", "bidirectional", self._own_option)}
+        sizes = self.input_size, self.hidden_size, self.num_layers
+        kept = {"RNN": RNN, "LSTM": LSTM, "GRU": GRU}[self._kind](*sizes, **options, device="meta", dtype=dtype).eval()
+        kept.load_state_dict(dict(zip(self._flat_weights_names, weights, strict=True)), assign=True)
+        kept.requires_grad_(False)._packed = _core.prepare(kept._network(dtype).spec, [w.numpy() for w in weights])
+        return Prepared(kept)
+
     # ------------------------------------------------------------------------------------------------- the three ways
 
     def forward(self, input: Any, hx: Any = None, *, lengths: Any = None) -> Any:  # noqa: A002
@@ -110,10 +135,15 @@ class _Recurrent(RNNBase):
                 return result
         if isinstance(input, PackedSequence):
             return self._over_packed(input, hx, lengths)
+        if isinstance(input, torch.fx.Proxy):  # a leaf of symbolic traces, as what is torch.nn's
+            keywords = {} if lengths is None else {"lengths": lengths}
+            tracer = input.tracer
+            return tracer.create_proxy("call_module", tracer.path_of_module(self), (input, hx), keywords)
         return self._general(input, hx, lengths)
 
-    def _direct(self, x: Tensor, hx: Any, lengths: Any) -> Any:
-        """The kernels on plain tensors; None where anything is out of the ordinary."""
+    def _direct(self, x: Tensor, hx: Any, lengths: Any, batch_sizes: Tensor | None = None) -> Any:
+        """The kernels on plain tensors, x with `batch_sizes` a PackedSequence's data; None where anything is out of the
+        ordinary."""
         dtype = x.dtype
         if (
             dtype not in _ops.DTYPES
@@ -129,19 +159,21 @@ class _Recurrent(RNNBase):
             return None
         net = self._network(dtype)
         shape = x.shape
-        if len(shape) == 3:
-            batch: tuple[int, ...] = (shape[0 if net.batch_first else 1],)
-        elif len(shape) == 2:
-            batch = ()
+        if batch_sizes is not None:
+            steps = len(batch_sizes)
+        elif len(shape) in (2, 3):
+            steps = shape[1 if net.batch_first and len(shape) == 3 else 0]
         else:
             return None
-        steps = shape[1 if net.batch_first and batch else 0]
         if shape[-1] != net.input or not steps:
             return None
+        batch = _ops.batch_axis(net, shape, batch_sizes)
         graph = torch.is_grad_enabled()
         needs_graph = graph and x.requires_grad
 
         weights = self._weights()
+        if len(weights) != len(net.shapes):
+            return None
         for weight, wanted in zip(weights, net.shapes, strict=True):
             if (
                 weight.dtype is not dtype
@@ -178,9 +210,10 @@ class _Recurrent(RNNBase):
 
         if needs_graph or net.drops:
             seed = int(_ops.draw_seed()) if net.drops else 0
-            results = _eager.Fused.apply(net, x, h0, c0, lengths, seed, *weights)
+            results = _eager.Fused.apply(net, x, h0, c0, lengths, batch_sizes, seed, *weights)
             return (results[0], (results[1], results[2])) if net.has_cell else results
-        y, h_n, c_n = _ops.infer(net, [w.data_ptr() for w in weights], x, h0, c0, lengths)
+        packed = self._packed or [w.data_ptr() for w in weights]
+        y, h_n, c_n = _ops.infer(net, packed, x, h0, c0, lengths, batch_sizes)
         return y, ((h_n, c_n) if net.has_cell else h_n)
 
     def _general(self, x: Any, hx: Any, lengths: Any) -> Any:
@@ -279,7 +312,8 @@ class _Recurrent(RNNBase):
         return y.to(dtype), tuple(f.to(dtype) for f in finals) if self._kind == "LSTM" else finals.to(dtype)
 
     def _over_packed(self, packed: PackedSequence, hx: Any, lengths: Any) -> Any:
-        """A PackedSequence, by way of padded rows: their padding is neither read nor computed."""
+        """A PackedSequence: the kernels take its data as it is, and the operators by way of padded rows, whose padding
+        is neither read nor computed."""
         if lengths is not None:
             raise ValueError("lengths: a PackedSequence has its own")
         data, batch_sizes, sorted_indices, unsorted_indices = packed
@@ -293,8 +327,14 @@ class _Recurrent(RNNBase):
             return result
         if hx is not None:
             hx = self.permute_hidden(hx, sorted_indices)
-        if int(batch_sizes[0]) == int(batch_sizes[-1]):  # all of one length: the rows lie as in a batch
-            axes = data.unflatten(0, (len(batch_sizes), -1))
+        rows = int(batch_sizes[0])
+        if rows and not torch.compiler.is_compiling() and type(data) in _PLAIN and _plain_sizes(batch_sizes):
+            result = self._direct(data, hx, None, batch_sizes)
+            if result is not None:
+                y = PackedSequence(result[0], batch_sizes, sorted_indices, unsorted_indices)
+                return y, self.permute_hidden(result[1], unsorted_indices)
+        if rows == int(batch_sizes[-1]):  # all of one length: the rows lie as in a batch
+            axes = data.unflatten(0, (len(batch_sizes), rows))
             y, finals = self.forward(axes.transpose(0, 1) if self.batch_first else axes, hx)
             output = (y.transpose(0, 1) if self.batch_first else y).flatten(0, 1)
         else:
@@ -311,6 +351,17 @@ class _Recurrent(RNNBase):
         stock = STOCK[self._kind].__new__(STOCK[self._kind])
         stock.__dict__.update(self.__dict__)
         return stock
+
+
+def _plain_sizes(batch_sizes: Tensor) -> bool:
+    """Whether these are what PyTorch makes: an integer for each step, on the CPU."""
+    return (
+        type(batch_sizes) is Tensor
+        and batch_sizes.is_cpu
+        and batch_sizes.dtype is torch.int64
+        and batch_sizes.dim() == 1
+        and batch_sizes.is_contiguous()
+    )
 
 
 def unserved(x: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor]) -> str | None:
@@ -382,6 +433,19 @@ def _warn_once(kind: str, reason: str) -> None:
     warnings.warn(f"fastrnn.torch.{kind}: PyTorch's own path ran, not fastrnn's kernels, for {reason}", stacklevel=2)
 
 
+class Prepared:
+    """A network with packed weights that stay as they are; `prepare` makes it. It is called as the module was."""
+
+    def __init__(self, module: _Recurrent) -> None:
+        self._module = module
+
+    def __call__(self, input: Any, hx: Any = None, *, lengths: Any = None) -> Any:  # noqa: A002
+        return self._module.forward(input, hx, lengths=lengths)
+
+    def __repr__(self) -> str:
+        return f"Prepared({self._module})"
+
+
 class RNN(_Recurrent):
     """An Elman network in place of `torch.nn.RNN`: the same arguments, attributes, parameters and results.
 
@@ -398,6 +462,7 @@ class RNN(_Recurrent):
     """
 
     _kind = "RNN"
+    _own_option = "nonlinearity"
     nonlinearity = "tanh"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -425,6 +490,7 @@ class LSTM(_Recurrent):
     """
 
     _kind = "LSTM"
+    _own_option = "proj_size"
     check_forward_args = STOCK["LSTM"].check_forward_args
     get_expected_cell_size = STOCK["LSTM"].get_expected_cell_size
     permute_hidden = STOCK["LSTM"].permute_hidden
@@ -446,6 +512,7 @@ class GRU(_Recurrent):
     """
 
     _kind = "GRU"
+    _own_option = "reset_after"
     reset_after = True
 
     def __init__(self, *args: Any, reset_after: bool = True, **kwargs: Any) -> None:

@@ -84,10 +84,17 @@ def address(tensor: Tensor | None) -> int:
 
 
 def infer(
-    net: Network, weights: Sequence[int], x: Tensor, h0: Tensor | None, c0: Tensor | None, lengths: Tensor | None
+    net: Network,
+    weights: Sequence[int] | _core.Prepared,
+    x: Tensor,
+    h0: Tensor | None,
+    c0: Tensor | None,
+    lengths: Tensor | None,
+    batch_sizes: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """y, h_n and c_n of an x (T, B, I), (B, T, I) or (T, I), given weights by their addresses."""
-    return _forward(net, weights, x, h0, c0, lengths, None, 0)
+    """y, h_n and c_n of an x (T, B, I), (B, T, I) or (T, I), or, with `batch_sizes`, of a PackedSequence's data (N, I);
+    weights are given by their addresses, or packed."""
+    return _forward(net, weights, x, h0, c0, lengths, batch_sizes, None, 0)
 
 
 def train(
@@ -98,26 +105,35 @@ def train(
     c0: Tensor | None,
     lengths: Tensor | None,
     seed: int,
+    batch_sizes: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
     """The same with dropout, and the tape."""
     axes = x.shape
     steps, rows = (axes[0], 1) if len(axes) == 2 else (axes[1], axes[0]) if net.batch_first else axes[:2]
     tape = x.new_empty(net.tape_bytes(steps, rows), dtype=torch.uint8)
-    return *_forward(net, weights, x, h0, c0, lengths, tape, seed), tape
+    return *_forward(net, weights, x, h0, c0, lengths, batch_sizes, tape, seed), tape
+
+
+def batch_axis(net: Network, shape: torch.Size, batch_sizes: Tensor | None) -> tuple[int, ...]:
+    """The axis of the batch, if there is one, in a state for an x of this shape."""
+    if batch_sizes is not None:
+        return (min(max(int(batch_sizes[0]), 0), shape[0]),)  # the core refuses what is out of this range
+    return () if len(shape) == 2 else (shape[0 if net.batch_first else 1],)
 
 
 def _forward(
     net: Network,
-    weights: Sequence[int],
+    weights: Sequence[int] | _core.Prepared,
     x: Tensor,
     h0: Tensor | None,
     c0: Tensor | None,
     lengths: Tensor | None,
+    batch_sizes: Tensor | None,
     tape: Tensor | None,
     seed: int,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     shape = x.shape
-    batch = () if len(shape) == 2 else (shape[0 if net.batch_first else 1],)
+    batch = batch_axis(net, shape, batch_sizes)
     y = x.new_empty((*shape[:-1], net.width))
     h_n = x.new_empty((net.states, *batch, net.output))
     c_n = x.new_empty((net.states, *batch, net.hidden)) if net.has_cell else None
@@ -133,6 +149,8 @@ def _forward(
         x.data_ptr(),
         shape,
         x.stride(),
+        address(batch_sizes),
+        0 if batch_sizes is None else len(batch_sizes),
         address(lengths),
         address(h0),
         address(c0),
@@ -187,13 +205,15 @@ def gradients(
     dh_n: Tensor | None,
     dc_n: Tensor | None,
     need_dx: bool,
-) -> tuple[Tensor | None, Tensor, Tensor | None, list[Tensor]]:
-    """dx (None where not needed), dh0, dc0 and those of the weights, for a loss's derivatives dy, dh_n and dc_n."""
+    need_dh0: bool = True,
+    batch_sizes: Tensor | None = None,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, list[Tensor]]:
+    """dx and dh0 (None where not needed), dc0 and those of the weights, for a loss's derivatives dy, dh_n and dc_n."""
     shape = x.shape
-    batch = () if len(shape) == 2 else (shape[0 if net.batch_first else 1],)
+    batch = batch_axis(net, shape, batch_sizes)
     dy, dh_n, dc_n = (None if d is None else d.contiguous().resolve_neg() for d in (dy, dh_n, dc_n))
     dx = x.new_empty(shape) if need_dx else None
-    dh0 = x.new_empty((net.states, *batch, net.output))
+    dh0 = x.new_empty((net.states, *batch, net.output)) if need_dh0 else None
     dc0 = x.new_empty((net.states, *batch, net.hidden)) if net.has_cell else None
     dweights = [x.new_empty(size) for size in net.shapes]
     if net.cuda is not None:
@@ -214,6 +234,8 @@ def gradients(
         x.data_ptr(),
         shape,
         x.stride(),
+        address(batch_sizes),
+        0 if batch_sizes is None else len(batch_sizes),
         address(lengths),
         address(h0),
         address(c0),
@@ -224,7 +246,7 @@ def gradients(
         address(dh_n),
         address(dc_n),
         address(dx),
-        dh0.data_ptr(),
+        address(dh0),
         address(dc0),
         [d.data_ptr() for d in dweights],
     )
