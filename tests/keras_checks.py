@@ -386,6 +386,14 @@ def test_a_cell_of_somebodys_own(calls):
     assert calls() == 0
 
 
+def test_no_features(calls):
+    stock, ours = twins("GRU", (3, 5, 0))
+    expected = arrays(stock(normal(3, 5, 0)))
+    with pytest.warns(UserWarning, match="an input without features"):
+        assert_same(arrays(ours(normal(3, 5, 0))), expected)
+    assert calls() == 0
+
+
 @every_kind
 def test_recurrent_dropout_is_of_training_alone(kind, calls):
     stock, ours = twins(kind, (3, 5, 4), recurrent_dropout=0.3)
