@@ -42,6 +42,8 @@ else:
     import jax
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras' variables
+# As which Keras' own loops run in `fit`: XLA takes ten times as long to compile them from TensorFlow.
+EAGERLY = BACKEND == "tensorflow"
 # Where each test takes long to compile, those of other things than parity do with fewer kinds.
 every_kind = pytest.mark.parametrize(
     "kind", {"torch": KINDS, "tensorflow": ("LSTM", "SimpleRNN"), "jax": ("LSTM",)}[BACKEND]
@@ -435,9 +437,9 @@ def fitted(home, kind, **options):
 
 @functools.cache
 def stock_fitted(kind):
-    """Keras' own, step by step: XLA takes ten times as long to compile it."""
+    """Keras' own."""
     before = fastrnn.native_calls()
-    model, losses = fitted(layers, kind, run_eagerly=True)
+    model, losses = fitted(layers, kind, run_eagerly=EAGERLY)
     assert fastrnn.native_calls() == before
     return model, losses
 
@@ -502,7 +504,7 @@ def test_training_with_states_across_batches(kind, calls):
         keras.utils.set_random_seed(1)
         recurrent = getattr(home, kind)(5, stateful=True, return_sequences=True, **options)
         model = keras.Sequential([keras.Input(batch_shape=(2, 4, 3)), recurrent, layers.Dense(1)])
-        model.compile(keras.optimizers.SGD(0.1, clipnorm=1.0), "mse", run_eagerly=home is layers)
+        model.compile(keras.optimizers.SGD(0.1, clipnorm=1.0), "mse", run_eagerly=EAGERLY and home is layers)
         losses = [model.train_on_batch(normal(2, 4, 3, seed=k), normal(2, 4, 1, seed=k)) for k in range(4)]
         results.append([losses, model.predict(normal(2, 4, 3), batch_size=2, verbose=0)])
     np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-5)
