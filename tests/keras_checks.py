@@ -778,5 +778,5 @@ if BACKEND == "jax":
 
     def test_second_derivatives_are_refused():
         _, ours = twins("LSTM", (2, 4, 3))
-        with pytest.raises(ValueError, match="`fastrnn_backward` cannot be differentiated"):
+        with pytest.raises(ValueError, match=r"`fastrnn_\w+` cannot be differentiated"):
             jax.hessian(lambda x: ours(x).sum())(normal(2, 4, 3))
