@@ -766,7 +766,7 @@ if BACKEND == "jax":
         assert calls() == 4
 
     def test_large_arrays_under_jit():
-        """Callbacks that wait for copies of their arguments must not wait for ever."""
+        """Which XLA may hand over while they are still being written: nothing waits for ever."""
         _, ours = twins("LSTM", (64, 100, 64), units=64)
         x = normal(64, 100, 64)
         weights = [variable.value for variable in ours.trainable_weights]
