@@ -1,9 +1,12 @@
 """The examples in Keras learn, with fastrnn's layers as with Keras'. `test_keras.py` runs this file in a process."""
 
 import importlib.util
+import pickle
 import re
+import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("matplotlib")
@@ -15,17 +18,22 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 CHINESE = "床前明月光，疑是地上霜。举头望明月，低头思故乡。\n"
 
 
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys):
     """Run a program as from the command line; returns what it prints, and how often it called the kernels."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path))  # whatever data sets this machine has
 
     def call(name, *arguments):
-        spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
         calls = fastrnn.native_calls()
-        module.main([*map(str, arguments), "--picture", f"{name}.png"])
+        load(name).main([*map(str, arguments), "--picture", f"{name}.png"])
         assert (tmp_path / f"{name}.png").stat().st_size > 10_000
         return capsys.readouterr().out, fastrnn.native_calls() - calls
 
@@ -87,6 +95,33 @@ def test_forecasting(run):
         assert (calls > 150) == (backend == "fastrnn")
         found[backend] = losses(output)
     assert found["fastrnn"] == pytest.approx(found["stock"], rel=0.05)
+
+
+GROUPS = {"rec.autos": ("brake", "engine", "road", "wheel"), "sci.space": ("comet", "moon", "orbit", "rocket")}
+
+
+def newsgroups(count, random):
+    """As scikit-learn keeps them: the category also stands in the header, and other words in quotes and a footer."""
+    from sklearn.utils import Bunch
+
+    target, names = np.arange(count) % len(GROUPS), list(GROUPS)
+    texts = [" ".join(random.choice(GROUPS[names[k]], 8)) for k in target]
+    form = "Newsgroups: {}\n\nIn article 1:\n> quoted\n{}\n\n--\nfooter"
+    data = [form.format(names[k], text) for k, text in zip(target, texts, strict=True)]
+    return Bunch(data=data, target=target, target_names=names, filenames=np.array([str(k) for k in range(count)]))
+
+
+def test_text_classification_of_newsgroups(run, tmp_path):
+    """Those that are on disk, in scikit-learn's own file, and only what their authors wrote."""
+    random = np.random.default_rng(0)
+    saved = pickle.dumps({"train": newsgroups(120, random), "test": newsgroups(40, random)})
+    (tmp_path / "20news-bydate_py3.pkz").write_bytes(zlib.compress(saved))
+    found = load("keras_text_classification").newsgroups()
+    assert len(found) == 160
+    assert all(set(text.split()) <= set(GROUPS[group]) for text, group in found)
+    output, _ = run("keras_text_classification", "--cell", "GRU", "--epochs", 4)
+    assert output.startswith("20 Newsgroups\n128 texts of 2 categories to learn, 32 held out\n")
+    assert numbers(r"GRU +accuracy ([\d.]+)%", output) == [100.0]
 
 
 def test_text_classification(run):

@@ -1,4 +1,4 @@
-"""The kernels on NumPy arrays in the order of Keras' axes, for backends that call back into Python: one layer and
+"""The kernels on NumPy arrays in the order of Keras' axes, for TensorFlow, which calls back into Python: one layer and
 direction, (B, T, …)."""
 
 from __future__ import annotations

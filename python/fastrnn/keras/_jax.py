@@ -1,20 +1,34 @@
-"""The kernels under Keras on JAX: `jax.pure_callback` with a gradient of its own. `vmap` makes a call a slice."""
+"""The kernels under Keras on JAX: the functions of `fastrnn.jax`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
-from . import _arrays
+try:
+    from ..jax import gru, lstm, rnn
+except ImportError as error:  # a build without kernels for JAX, or for another version of it
+    CALLS: dict[str, Any] = {}
+    MISSING: str | None = str(error)
+else:
+    MISSING = None
+    CALLS = {
+        "lstm": lstm,
+        "gru": gru,
+        "gru_reset_before": partial(gru, reset_after=False),
+        "rnn_tanh": rnn,
+        "rnn_relu": partial(rnn, nonlinearity="relu"),
+        "rnn_sigmoid": partial(rnn, nonlinearity="sigmoid"),
+    }
 
 
 def refuses(x: Array, kernel: Array) -> str | None:
+    if MISSING is not None:
+        return f"want of fastrnn.jax ({MISSING})"
     platform = jax.default_backend()
     return None if platform == "cpu" else f"arrays on {platform} (this build has kernels for the CPU)"
 
@@ -34,53 +48,7 @@ def run(
     training: bool,
 ) -> tuple[Array | None, list[Array]]:
     """JAX itself tells calls that are differentiated from others, whatever `training` is."""
-    _arrays.check(cell, [array.shape for array in (x, *states, *weights)])
-    lengths = jnp.zeros(0, jnp.int32) if lengths is None else lengths
-    results = _network(cell, sequences, lengths, x, *states, *weights)
-    return (results[0] if sequences else None), list(results[-len(states) :])
-
-
-@lru_cache(maxsize=256)
-def _callback(function: Any, *options: Any) -> Any:
-    """On JAX's arrays. The same one for the same options: JAX compiles a call for each function it has not seen."""
-    return lambda *arrays: function(*options, *map(np.asarray, arrays))
-
-
-def _call(callback: Any, inputs: Sequence[Array], results: Sequence[Any]) -> list[Array]:
-    return list(jax.pure_callback(callback, results, *inputs, vmap_method="sequential"))
-
-
-def _like(array: Array, shape: Sequence[int] | None = None) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(array.shape if shape is None else tuple(shape), array.dtype)
-
-
-def _forward(cell: str, keep: bool, lengths: Array, x: Array, *arrays: Array) -> tuple[Array, list[Array], list[Array]]:
-    """y, the last states, and the tape, if it is to be kept."""
-    count, units = _arrays.states_of(cell), arrays[0].shape[1]
-    results = [_like(x, (*x.shape[:2], units)), *(_like(state) for state in arrays[:count])]
-    if keep:
-        size = _arrays.tape_bytes(cell, x.shape, units, str(x.dtype))
-        results.append(jax.ShapeDtypeStruct((size,), jnp.uint8))
-    y, *found = _call(_callback(_arrays.forward, cell, keep), [lengths, x, *arrays], results)
-    return y, found[:count], found[count:]
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _network(cell: str, sequences: bool, lengths: Array, *inputs: Array) -> list[Array]:
-    y, finals, _ = _forward(cell, False, lengths, *inputs)
-    return [y, *finals] if sequences else finals
-
-
-def _network_forward(cell: str, sequences: bool, lengths: Array, *inputs: Array) -> tuple[list[Array], Any]:
-    y, finals, tape = _forward(cell, True, lengths, *inputs)
-    return [y, *finals] if sequences else finals, (lengths, [y, *tape], inputs)
-
-
-def _network_backward(cell: str, sequences: bool, kept: Any, derivatives: Sequence[Array]) -> tuple[Any, ...]:
-    lengths, saved, inputs = kept
-    callback = _callback(_arrays.backward, cell, True, sequences)
-    found = _call(callback, [lengths, *saved, *derivatives, *inputs], [_like(array) for array in inputs])
-    return None, *found
-
-
-_network.defvjp(_network_forward, _network_backward)
+    initial = tuple(state[None] for state in states)
+    y, last = CALLS[cell](x, weights, initial if cell == "lstm" else initial[0], lengths=lengths, batch_first=True)
+    finals = last if cell == "lstm" else (last,)
+    return (y if sequences else None), [final[0] for final in finals]

@@ -53,6 +53,8 @@ def unserved(layer: Any, mask: Any, training: bool, dtype: str) -> str | None:
         return f"activation {_name(cell.activation)}{gates}"
     if layer.unroll:
         return "unroll=True"
+    if cell.kernel.shape[0] == 0:
+        return "an input without features"
     if dtype not in DTYPES:
         return f"computing in {dtype} (the kernels take float32 and float64)"
     if training and cell.recurrent_dropout:
