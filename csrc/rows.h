@@ -52,7 +52,7 @@ template <class T> FASTRNN_FN void store_live(T* p, Vec<T> v, int live) {
 
 // What a team sees of the batch: its rows, counted from 0, and where each is at a step.
 struct TeamRows {
-  const Batch& batch;
+  const Batch batch;  // a copy, near at hand
   int64_t steps, total, first, stride, count;
   bool reverse;
 
