@@ -71,6 +71,7 @@ def hold_against(which, dtype, spec, steps, results, expected):
         assert error <= tolerance, f"{name}: error {error:.2e}, tolerance {tolerance:.2e}"
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist looks next
 def pytest_collection_modifyitems(items):
     """For pytest-xdist: tests of a file share what they have worked out, those of CUDA a build: they stay together."""
     for item in items:
