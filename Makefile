@@ -33,9 +33,9 @@ demo: $(VENV)/.installed-plot ## train a text generator for 40 s, then let it wr
 	$(BIN)/python examples/text_generation.py --save build/demo/text_generation.npz \
 		--picture build/demo/text_generation.png $(DEMO_ARGS)
 
-# A status of 5 says that there was no test to run.
+# Tests of a file share what they have worked out. A status of 5 says that there was no test to run.
 test: $(VENV)/.installed-test ## run the test suite against the installed package and all peers (PYTEST_ARGS="-k lstm")
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup -m "not alone" $(PYTEST_ARGS) || [ $$? -eq 5 ]
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m "not alone" $(PYTEST_ARGS) || [ $$? -eq 5 ]
 	$(BIN)/python -m pytest -m alone $(PYTEST_ARGS) || [ $$? -eq 5 ]
 
 bench: $(VENV)/.installed-bench ## time fastrnn beside its peers on few shapes, in some minutes (BENCH_ARGS="--help")

@@ -71,16 +71,6 @@ def hold_against(which, dtype, spec, steps, results, expected):
         assert error <= tolerance, f"{name}: error {error:.2e}, tolerance {tolerance:.2e}"
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist looks next
-def pytest_collection_modifyitems(items):
-    """For pytest-xdist: tests of a file share what they have worked out, those of CUDA a build: they stay together."""
-    for item in items:
-        if item.get_closest_marker("xdist_group"):
-            continue
-        name = item.path.stem
-        item.add_marker(pytest.mark.xdist_group("cuda" if "cuda" in name else name))
-
-
 @pytest.fixture(autouse=True)
 def settings():
     """What a test sets holds for that test alone; JAX keeps float32 unless a test says otherwise."""

@@ -3,6 +3,7 @@
 The driver is compiled for a GPU, or with the emulator of tests/cuda_emulation; both take the same cases.
 """
 
+import fcntl
 import os
 import platform
 import subprocess
@@ -41,9 +42,12 @@ def build():
         [tool("cmake"), "-S", ROOT, "-B", BUILD, "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}", *options],
         [tool("cmake"), "--build", BUILD, "--target", "cuda_emulation"],
     ]
-    for command in commands:
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with open(BUILD / "in_use", "w") as one_at_a_time:  # for tests in several processes
+        fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+        for command in commands:
+            done = subprocess.run(command, capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout + done.stderr
     return BUILD / "tests" / "cuda_emulation"
 
 

@@ -26,11 +26,6 @@ def needs(*packages):
             pytest.skip(f"could not import {package!r}")
 
 
-def a_process(name):
-    """Takes long, and shares nothing with others."""
-    return pytest.param(name, marks=pytest.mark.xdist_group(f"keras on {name}"))
-
-
 def checks(backend, file):
     """One that hangs tells where."""
     hanging = ("-o", "faulthandler_timeout=300")
@@ -41,13 +36,12 @@ def checks(backend, file):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("backend", [a_process(name) for name in BACKENDS])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_backend(backend):
     needs("keras", backend)
     checks(backend, "keras_checks.py")
 
 
-@pytest.mark.xdist_group("keras examples")
 def test_examples():
     needs("keras", "torch", "sklearn", "statsmodels", "matplotlib")
     checks("torch", "keras_example_checks.py")
