@@ -9,7 +9,7 @@ A document is what the JSON file holds:
     machine         see machine.py
     settings        threads, dtype, steps, and how long was measured
     peak            multiply-adds, in floating-point operations a second: `median`, `least` and `most` over the cases
-    meeting         of all threads at a barrier, in seconds, likewise
+    meeting         of all threads at a barrier, in seconds, likewise; null where results are older than it
     peers           by name: label, version, details
     missing         by name: why a peer was left out
     summary         see `summary`
@@ -162,7 +162,7 @@ def warnings(document: Document, noisy: float = 0.2) -> list[str]:
     if peak["least"] < 0.9 * peak["most"]:
         found.append(f"the machine's peak lay between {_giga(peak['least'])} and {_giga(peak['most'])}")
     meeting = document["meeting"]
-    if meeting["most"] > 2 * meeting["least"]:
+    if meeting and meeting["most"] > 2 * meeting["least"]:
         found.append(f"threads met in {duration(meeting['least'])} to {duration(meeting['most'])}")
     others = document["others"] or 0
     if others > 0.05:
@@ -246,10 +246,9 @@ def machine_line(document: Document) -> str:
 
 
 def peak_line(document: Document) -> str:
-    meeting = document["meeting"]["median"]
-    return f"FMA peak {_giga(document['peak']['median'])}" + (
-        f", threads meet in {duration(meeting)}" if meeting else ""
-    )
+    meeting = document["meeting"]
+    met = f", threads meet in {duration(meeting['median'])}" if meeting and meeting["median"] else ""
+    return f"FMA peak {_giga(document['peak']['median'])}{met}"
 
 
 def software_line(document: Document) -> str:

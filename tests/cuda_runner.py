@@ -43,7 +43,7 @@ def build():
         [tool("cmake"), "--build", BUILD, "--target", "cuda_emulation"],
     ]
     BUILD.mkdir(parents=True, exist_ok=True)
-    with open(BUILD / "in_use", "w") as one_at_a_time:  # for tests in several processes
+    with (BUILD / "in_use").open("w") as one_at_a_time:  # for tests in several processes
         fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
         for command in commands:
             done = subprocess.run(command, capture_output=True, text=True)
