@@ -511,7 +511,9 @@ def test_drop_in(bench, rivalled):
             case["results"]["fastrnn-torch"] = case["results"]["fastrnn"]
             case["speedup"]["fastrnn-torch"] = case["speedup"]["fastrnn"]
     rows = bench.report.drop_in(rivalled)
-    assert ["inference, LSTM", "3.0×", "3.0× at 1, 7"] in rows
+    (row,) = (row for row in rows if row[0] == "inference, LSTM")
+    assert row[1] == "3.0×"
+    assert row[2] in ("3.0× at 1, 7", "3.0× at 3, 8 (I 6)")  # which of them is chance
     assert len(rows) == len(CELLS) * len(MODES)
     for text in (bench.report.markdown(rivalled), bench.report.tables(rivalled)):
         assert "over PyTorch, the same program" in text

@@ -24,6 +24,8 @@ from cases import (
     train,
 )
 
+pytestmark = pytest.mark.alone  # the threads of a call meet at each step
+
 every_cell = pytest.mark.parametrize("cell", CELLS)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 

@@ -1,6 +1,7 @@
 """Random networks, shapes, lengths and strides against the reference, the same ones each time."""
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -24,6 +25,8 @@ from cases import (
     watched_kinks,
 )
 from fastrnn import _core
+
+pytestmark = pytest.mark.alone  # the threads of a call meet at each step
 
 repeatable = settings(
     derandomize=True,
