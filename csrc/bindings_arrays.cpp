@@ -87,7 +87,14 @@ Memory allocate_for(size_t bytes, const std::string& what) {
   }
 }
 
-// A result. Large ones are of the core's memory, which finds the next call's where this one's was.
+// An array of the core's memory, which finds the next call's where this one's was.
+py::array own_array(const py::dtype& dtype, const Shape& shape, Memory memory) {
+  auto kept = std::make_unique<Memory>(std::move(memory));
+  const py::capsule owner(kept.get(), [](void* p) { delete static_cast<Memory*>(p); });
+  return py::array(dtype, shape, kept.release()->get(), owner);
+}
+
+// A result. Large ones are of the core's memory.
 py::array empty(const Network& net, const Shape& shape) {
   constexpr size_t large = size_t{4} << 20;
   size_t bytes = net.itemsize();  // as if axes of no elements had one: NumPy refuses what would overflow then
@@ -98,9 +105,7 @@ py::array empty(const Network& net, const Shape& shape) {
   }
   if (too_large || bytes > PTRDIFF_MAX) throw NoMemory("results of shape " + text(shape));
   if (none || bytes < large) return py::array(numpy_dtype(net), shape);
-  auto memory = std::make_unique<Memory>(allocate_for(bytes, "results of shape " + text(shape)));
-  const py::capsule owner(memory.get(), [](void* p) { delete static_cast<Memory*>(p); });
-  return py::array(numpy_dtype(net), shape, memory.release()->get(), owner);
+  return own_array(numpy_dtype(net), shape, allocate_for(bytes, "results of shape " + text(shape)));
 }
 // For outputs that this file has just made.
 void* data(const py::array& a) { return const_cast<void*>(a.data()); }
@@ -541,6 +546,12 @@ void define_arrays(py::module_& m) {
            })
       .def("__reduce_ex__", &no_pickle);
 
+  m.def(
+      "memory",
+      [](int64_t bytes) {
+        return own_array(py::dtype::of<uint8_t>(), {bytes}, allocate_for(static_cast<size_t>(bytes), "memory"));
+      },
+      "bytes"_a);
   m.def("prepare", &prepare, "spec"_a, "weights"_a);
   m.def(
       "check",

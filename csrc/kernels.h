@@ -78,6 +78,8 @@ template <class T> struct Sequence {
   T *h_n, *c_n;
   T *saved, *cells;  // tape, or null
   const T* pack;
+  const T *w_ih, *w_hh;  // not null: not in the pack; each is needed for one product, which packs it into `panels`
+  T* panels;             // of the pack's size
   T* scratch;
 };
 

@@ -38,30 +38,34 @@ template <> struct GatePanelOf<1> {
 };
 template <int Gates> using GatePanel = typename GatePanelOf<Gates>::Type;
 
-// Rows of `source` become columns of the panels: panel column (gate, unit) is source row first_gate * H + gate * H +
-// unit, its k the source column.
+// Rows of `source` become columns of a panel: its column (gate, unit) is source row gate * H + unit, its k the source
+// column.
 template <class P, class T>
-void pack_rows(const T* source, int64_t units, int64_t depth, T* out, Range panels) {
+void pack_panel(const T* source, int64_t units, int64_t depth, int64_t panel, T* out) {
   constexpr int L = lanes<T>;
   constexpr int64_t width = P::template width<T>;
-  for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
-    for (int v = 0; v < P::vectors; ++v) {
-      const int64_t unit = (panel * P::units + (P::gates == 1 ? v : 0)) * L;
-      const T* rows = source + ((P::gates == 1 ? 0 : v) * units + unit) * depth;
-      const int64_t live = min(L, units - unit);
-      T* to = out + panel * depth * width + v * L;
-      for (int64_t k = 0; k < depth; k += L) {
-        const int n = static_cast<int>(min(L, depth - k));
-        Vec<T> block[L];
-        for (int64_t lane = 0; lane < L; ++lane) {
-          block[lane] = lane >= live ? Vec<T>{}
-                        : n == L     ? load(rows + lane * depth + k)
-                                     : load_first(rows + lane * depth + k, n);
-        }
-        transpose<T>(block);
-        for (int j = 0; j < n; ++j) store(to + (k + j) * width, block[j]);
+  for (int v = 0; v < P::vectors; ++v) {
+    const int64_t unit = (panel * P::units + (P::gates == 1 ? v : 0)) * L;
+    const T* rows = source + ((P::gates == 1 ? 0 : v) * units + unit) * depth;
+    const int64_t live = min(L, units - unit);
+    T* to = out + v * L;
+    for (int64_t k = 0; k < depth; k += L) {
+      const int n = static_cast<int>(min(L, depth - k));
+      Vec<T> block[L];
+      for (int64_t lane = 0; lane < L; ++lane) {
+        block[lane] = lane >= live ? Vec<T>{}
+                      : n == L     ? load(rows + lane * depth + k)
+                                   : load_first(rows + lane * depth + k, n);
       }
+      transpose<T>(block);
+      for (int j = 0; j < n; ++j) store(to + (k + j) * width, block[j]);
     }
+  }
+}
+template <class P, class T>
+void pack_rows(const T* source, int64_t units, int64_t depth, T* out, Range panels) {
+  for (int64_t panel = panels.begin; panel < panels.end; ++panel) {
+    pack_panel<P>(source, units, depth, panel, out + panel * depth * P::template width<T>);
   }
 }
 
@@ -156,14 +160,15 @@ template <class Cell, class T> struct ForwardPack {
   }
 };
 
+// Of w_ih and w_hh those that are not null.
 template <class Cell, class T>
 void forward_pack(const Dims& d, const Weights<T>& w, T* pack, int part, int parts) {
   using In = InputPanel<Cell>;
   using Hidden = HiddenPanel<Cell>;
   const ForwardPack<Cell, T> at(d);
   const Range units = share(In::template count<T>(d.hidden), part, parts);
-  pack_rows<In>(w.w_ih, d.hidden, d.input, pack + at.input, units);
-  pack_rows<Hidden>(w.w_hh, d.hidden, d.output, pack + at.hidden, units);
+  if (w.w_ih) pack_rows<In>(w.w_ih, d.hidden, d.input, pack + at.input, units);
+  if (w.w_hh) pack_rows<Hidden>(w.w_hh, d.hidden, d.output, pack + at.hidden, units);
   if (d.projected) {
     const Range outputs = share(PlainPanel::count<T>(d.output), part, parts);
     pack_rows<PlainPanel>(w.w_hr, d.output, d.hidden, pack + at.second, outputs);

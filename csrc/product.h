@@ -7,6 +7,15 @@
 
 namespace fastrnn::FASTRNN_ARCH {
 
+// Weights that a product packs by itself, a panel at a time, because no other will need them: a panel then goes no
+// further than the nearest cache that it fits into.
+template <class T> struct Unpacked {
+  const T* weights = nullptr;
+  int64_t units = 0;
+  T* panel = nullptr;  // room for one
+  void (*pack)(const T* weights, int64_t units, int64_t depth, int64_t panel, T* out) = nullptr;
+};
+
 template <class T> struct Product {
   int64_t depth;
   const T* a;  // the first row (Order::by_k) or column (Order::by_row) of A
@@ -16,6 +25,7 @@ template <class T> struct Product {
   const T* init;  // Init::row: a row of the panel's width for each panel
   Range range;    // of panels
   bool backwards = false;  // walk the panels from the last to the first
+  Unpacked<T> unpacked = {};  // with weights: in place of `panels`
 };
 
 // Where a tile's result goes.
@@ -64,15 +74,17 @@ FASTRNN_FN void multiply(const Product<T>& q, Where&& where, Done&& done) {
   constexpr int W = N * lanes<T>;
   const int64_t panel_size = q.depth * W, panels = q.range.end - q.range.begin;
   const int64_t row_blocks = ceil_div(q.rows, tile_rows<N>);
-  const int64_t groups = ceil_div(panels, Kernels::max_panels(q.rows));
+  const bool packs = q.unpacked.weights;
+  const int64_t groups = packs ? panels : ceil_div(panels, Kernels::max_panels(q.rows));
   for (int64_t i = 0; i < groups; ++i) {
     const Range group = share(panels, q.backwards ? groups - 1 - i : i, groups);
     const int64_t panel = q.range.begin + group.begin, count = group.end - group.begin;
+    if (packs) q.unpacked.pack(q.unpacked.weights, q.unpacked.units, q.depth, panel, q.unpacked.panel);
     for (int64_t block = 0; block < row_blocks; ++block) {
       const Range rows = share(q.rows, block, row_blocks);
       const Target<T> to = where(rows.begin, rows.end - rows.begin, panel, count);
       const Tile<T> args{q.depth,    q.a + rows.begin * (order == Order::by_k ? q.a_stride : 1),
-                         q.a_stride, q.panels + panel * panel_size,
+                         q.a_stride, packs ? q.unpacked.panel : q.panels + panel * panel_size,
                          panel_size, init == Init::row ? q.init + panel * W : nullptr,
                          to.c,       to.row,
                          to.panel};

@@ -128,7 +128,8 @@ template <class Cell, class T> class ForwardPass {
     }
     constexpr int W = In::template width<T>;
     multiply<In::vectors, Init::row, Order::by_k>(
-        Product<T>{d.input, a, stride, count, s.pack + at.input, s.pack + at.input_bias, units},
+        Product<T>{d.input, a, stride, count, s.pack + at.input, s.pack + at.input_bias, units, false,
+                   unpacked<In>(s.w_ih, at.input, d.input)},
         [&](int64_t row, int64_t, int64_t panel, int64_t) {
           return Target<T>{products + (panel * capacity + row) * W, W, capacity * W};
         },
@@ -143,6 +144,12 @@ template <class Cell, class T> class ForwardPass {
     return products + (panel * capacity + row) * In::template width<T> + inside * L;
   }
 
+  // Of this member's panels, in the place of the first; none of weights that the pack has.
+  template <class P> Unpacked<T> unpacked(const T* weights, int64_t place, int64_t depth) const {
+    if (!weights) return {};
+    return {weights, d.hidden, s.panels + place + units.begin * depth * P::template width<T>, pack_panel<P, T>};
+  }
+
   // `count` rows of the team, their A the rows of `a` by sorted row.
   Product<T> step_product(const T* a, int64_t stride, int64_t depth, int64_t count, int64_t pack, int64_t bias,
                           Range range, int64_t step) const {
@@ -154,9 +161,10 @@ template <class Cell, class T> class ForwardPass {
 
   void one_step(int64_t step, int64_t offset) {
     const int64_t count = rows.alive(step);
+    Product<T> gates = step_product(h_state[step % 2], h_stride, d.output, count, at.hidden, at.hidden_bias, units, step);
+    gates.unpacked = unpacked<Hidden>(s.w_hh, at.hidden, d.output);
     multiply_pointwise<Hidden>(
-        step_product(h_state[step % 2], h_stride, d.output, count, at.hidden, at.hidden_bias, units, step), 0, d.hidden,
-        [](auto&&...) {},
+        gates, 0, d.hidden, [](auto&&...) {},
         [&](int64_t row, int64_t vector, const T* p) FASTRNN_LAMBDA {
           if constexpr (Cell::reset_first) {
             reset_gates(row, vector, p, step, offset);

@@ -5,6 +5,7 @@
 #include <memory>
 #include <new>
 #include <numeric>
+#include <utility>
 
 #include "fastrnn.h"
 #include "kernels.h"
@@ -248,6 +249,11 @@ void run_forward(const Spec& spec, const Kernels<T>& k, const std::vector<LayerW
     return s;
   };
 
+  // Weights of a single product, shared out by panels, need not lie packed in memory.
+  const bool by_units = !packed && way.teams == 1;
+  const bool input_once = by_units && row_steps(call) <= std::max(way.chunk.forward, B);
+  const bool hidden_once = by_units && call.steps == 1 && !k.reset_first;
+
   Crew crew(way);
   const auto body = [&](int rank) {
     const Member me = crew.member(rank);
@@ -263,8 +269,11 @@ void run_forward(const Spec& spec, const Kernels<T>& k, const std::vector<LayerW
         if (packed) {
           s.pack = own;
         } else {
-          const size_t index = static_cast<size_t>(layer * D + direction);
-          k.forward_pack(dims, typed<T>((*weights)[index]), memory.pack[group], me.direction_rank, me.direction_size);
+          Weights<T> w = typed<T>((*weights)[static_cast<size_t>(layer * D + direction)]);
+          s.panels = memory.pack[group];
+          if (input_once) s.w_ih = std::exchange(w.w_ih, nullptr);
+          if (hidden_once) s.w_hh = std::exchange(w.w_hh, nullptr);
+          k.forward_pack(dims, w, memory.pack[group], me.direction_rank, me.direction_size);
           me.direction_barrier->wait();
         }
         k.forward(s, me);

@@ -37,11 +37,11 @@ ORIENTATION = "reference"  # never counts as the best peer
 
 
 class MissingError(Exception):
-    """A peer's library is not installed."""
+    """A peer's library is not installed, or not usable."""
 
 
 def load(name: str, threads: int) -> Peer:
-    """The peer, set to `threads` threads. Raises MissingError if its library is not installed."""
+    """The peer, set to `threads` threads. Raises MissingError if its library is not there."""
     entry = REGISTRY[name]
     try:
         peer: Peer = getattr(importlib.import_module(f"{__name__}.{entry.file}"), entry.class_name)(threads)
@@ -49,4 +49,6 @@ def load(name: str, threads: int) -> Peer:
         raise MissingError(
             f"{entry.label} is not compared: there is no module {error.name!r}; pip install {entry.requirement}"
         ) from error
+    except ImportError as error:
+        raise MissingError(f"{entry.label} is not compared: {error}") from error
     return peer

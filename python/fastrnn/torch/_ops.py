@@ -22,6 +22,7 @@ from . import _cells
 DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 CUDA_DTYPES = DTYPES | {torch.float16: "float16", torch.bfloat16: "bfloat16"}
 LINE, CUDA_LINE = 64, 256  # bytes; every array of a tape begins at a multiple
+LARGE = 4 << 20  # bytes; from here on the core's memory is in large pages, and used again
 
 
 class Network:
@@ -110,7 +111,9 @@ def train(
     """The same with dropout, and the tape."""
     axes = x.shape
     steps, rows = (axes[0], 1) if len(axes) == 2 else (axes[1], axes[0]) if net.batch_first else axes[:2]
-    tape = x.new_empty(net.tape_bytes(steps, rows), dtype=torch.uint8)
+    size = net.tape_bytes(steps, rows)
+    own = size >= LARGE and net.cuda is None
+    tape = torch.frombuffer(_core.memory(size), dtype=torch.uint8) if own else x.new_empty(size, dtype=torch.uint8)
     return *_forward(net, weights, x, h0, c0, lengths, batch_sizes, tape, seed), tape
 
 
