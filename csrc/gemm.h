@@ -28,6 +28,7 @@ template <class T> struct Tile {
   T* c;
   int64_t c_row;         // elements from one row of C to the next
   int64_t c_panel;       // elements from one panel's columns to the next panel's
+  const T* ahead;        // a tile that fetches: from here on, a vector for each k
 };
 
 // Rows of a tile that fill the registers for panels of N vectors, leaving room for one row of B and one element of A.
@@ -49,7 +50,7 @@ inline constexpr int tile_panels = M == 1 ? (vector_registers == 32 ? (N == 4   
                                    : M == 2 && N <= 3 && vector_registers == 32 ? 2
                                                                                 : 1;
 
-template <class T, int M, int N, int P, Init init, Order order>
+template <class T, int M, int N, int P, Init init, Order order, bool fetches = false>
 __attribute__((noinline)) void tile(const Tile<T>& args) {
   constexpr int L = lanes<T>;
   Vec<T> acc[M][P][N];
@@ -86,6 +87,7 @@ __attribute__((noinline)) void tile(const Tile<T>& args) {
 #pragma GCC unroll 4
         for (int n = 0; n < N; ++n) acc[m][p][n] = fma(value, row[p][n], acc[m][p][n]);
     }
+    if (fetches) fetch_for_later(args.ahead + k * L);
     b += N * L;
     if (order == Order::by_row) {
       a += stride;

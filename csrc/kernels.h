@@ -70,6 +70,7 @@ template <class T> struct Sequence {
   Batch batch;
   bool reverse;
   ChunkRows chunk;
+  bool from_memory;  // the weights
   Dropout dropout;
   View<const T> x;
   View<T> y;
@@ -89,6 +90,7 @@ template <class T> struct SequenceGradient {
   Batch batch;
   bool reverse;
   ChunkRows chunk;
+  bool from_memory;  // the weights
   Dropout dropout;
   View<const T> x, y, dy;
   const T *h0, *c0, *dh_n, *dc_n;

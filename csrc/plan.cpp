@@ -110,6 +110,14 @@ ChunkRows chunks(const Problem& p, const Plan& way) {
   return {of(std::clamp<int64_t>((512 << 10) / share, 8, 4096), team_rows), of(256, d.rows)};
 }
 
+// From one use of a panel to its next, all others of both matrices pass through the caches.
+bool from_memory(const Problem& p) {
+  const Dims& d = p.dims;
+  const double values =
+      static_cast<double>(p.directions * p.gates * d.hidden) * static_cast<double>(d.input + d.output);
+  return values * p.itemsize > 0.5 * machine().l3_bytes;
+}
+
 // All ways to share the work between at most so many threads, within what a test forces.
 template <class Visit> void for_all_ways(const Problem& p, int max_threads, Partition partition, Visit&& visit) {
   for (int directions = 1; directions <= std::min(p.directions, max_threads); ++directions) {
@@ -145,6 +153,7 @@ Plan plan(const Problem& p, int max_threads) {
     if (ns < best_cost) best = way, best_cost = ns;
   });
   best.insists = partition != Partition::automatic;
+  best.from_memory = from_memory(p);
   best.chunk = chunks(p, best);
   return best;
 }
@@ -160,8 +169,8 @@ std::string explain(const Problem& p, int max_threads) {
                    [](const Row& a, const Row& b) { return a.cost.total() < b.cost.total(); });
   const Machine& m = machine();
   char line[200];
-  std::snprintf(line, sizeof line, "L2 %.0f KiB, L3 %.0f KiB; times in µs of one layer\n", m.l2_bytes / 1024,
-                m.l3_bytes / 1024);
+  std::snprintf(line, sizeof line, "L2 %.0f KiB, L3 %.0f KiB; weights come from %s; times in µs of one layer\n",
+                m.l2_bytes / 1024, m.l3_bytes / 1024, from_memory(p) ? "memory" : "the caches");
   std::string text = line;
   text +=
       "directions  teams  team size    total  step products  pointwise  meetings  exchange  time products  "

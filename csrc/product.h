@@ -25,6 +25,7 @@ template <class T> struct Product {
   const T* init;  // Init::row: a row of the panel's width for each panel
   Range range;    // of panels
   bool backwards = false;  // walk the panels from the last to the first
+  bool from_memory = false;  // the panels: each is fetched while the one before it is multiplied
   Unpacked<T> unpacked = {};  // with weights: in place of `panels`
 };
 
@@ -45,6 +46,8 @@ template <class T, int N, Init init, Order order> struct Tiles {
   static FASTRNN_FN Function find(int64_t rows, int64_t panels) {
     return rows == 1 ? one_row[panels - 1] : rows == 2 ? two_rows[panels - 1] : more_rows[rows - 1];
   }
+  // Of rows that are enough to wait for the multiplications rather than for what is fetched.
+  static FASTRNN_FN Function find_fetching(int64_t rows) { return more_rows_fetching[rows - 1]; }
 
  private:
   template <int M, int... P> static constexpr auto by_panels(std::integer_sequence<int, P...>) {
@@ -54,16 +57,17 @@ template <class T, int N, Init init, Order order> struct Tiles {
     };
     return Table{{tile<T, M, N, P + 1, init, order>...}};
   }
-  template <int... M> static constexpr auto by_rows(std::integer_sequence<int, M...>) {
+  template <bool fetches, int... M> static constexpr auto by_rows(std::integer_sequence<int, M...>) {
     struct Table {
       Function at[sizeof...(M)];
       constexpr Function operator[](int64_t i) const { return at[i]; }
     };
-    return Table{{tile<T, M + 1, N, 1, init, order>...}};
+    return Table{{tile<T, M + 1, N, 1, init, order, fetches>...}};
   }
   static constexpr auto one_row = by_panels<1>(std::make_integer_sequence<int, tile_panels<1, N>>{});
   static constexpr auto two_rows = by_panels<2>(std::make_integer_sequence<int, tile_panels<2, N>>{});
-  static constexpr auto more_rows = by_rows(std::make_integer_sequence<int, tile_rows<N>>{});
+  static constexpr auto more_rows = by_rows<false>(std::make_integer_sequence<int, tile_rows<N>>{});
+  static constexpr auto more_rows_fetching = by_rows<true>(std::make_integer_sequence<int, tile_rows<N>>{});
 };
 
 // Calls where(row, rows, panel, panels) for a tile's Target, and done(row, rows, panel, panels, target) when the tile
@@ -79,6 +83,8 @@ FASTRNN_FN void multiply(const Product<T>& q, Where&& where, Done&& done) {
   for (int64_t i = 0; i < groups; ++i) {
     const Range group = share(panels, q.backwards ? groups - 1 - i : i, groups);
     const int64_t panel = q.range.begin + group.begin, count = group.end - group.begin;
+    const int64_t next = q.backwards ? panel - 1 : panel + count;
+    const bool fetches = q.from_memory && row_blocks >= N && next >= q.range.begin && next < q.range.end;
     if (packs) q.unpacked.pack(q.unpacked.weights, q.unpacked.units, q.depth, panel, q.unpacked.panel);
     for (int64_t block = 0; block < row_blocks; ++block) {
       const Range rows = share(q.rows, block, row_blocks);
@@ -87,8 +93,10 @@ FASTRNN_FN void multiply(const Product<T>& q, Where&& where, Done&& done) {
                          q.a_stride, packs ? q.unpacked.panel : q.panels + panel * panel_size,
                          panel_size, init == Init::row ? q.init + panel * W : nullptr,
                          to.c,       to.row,
-                         to.panel};
-      Kernels::find(rows.end - rows.begin, count)(args);
+                         to.panel,   fetches ? q.panels + next * panel_size + block * q.depth * lanes<T> : nullptr};
+      const auto kernel = fetches && block < N ? Kernels::find_fetching(rows.end - rows.begin)
+                                               : Kernels::find(rows.end - rows.begin, count);
+      kernel(args);
       done(rows.begin, rows.end - rows.begin, panel, count, to);
     }
   }

@@ -152,7 +152,7 @@ template <class Cell, class T> class BackwardPass {
                                 Range range, int64_t n, int64_t step, Expect&& wanted, Apply&& apply) {
     if (count == 0) return;  // nor is there an `a`
     multiply_pointwise<PlainPanel>(Product<T>{depth, a + rows.sorted(row0) * stride, rows.stride * stride, count,
-                                              s.pack + pack, s.pack + at.zeros, range, step % 2 == 1},
+                                              s.pack + pack, s.pack + at.zeros, range, step % 2 == 1, s.from_memory},
                                    row0, n, wanted, apply);
   }
 
@@ -274,8 +274,8 @@ template <class Cell, class T> class BackwardPass {
     const T* a = chunk.slots + k.begin * slot_stride + (Cell::slots - Cell::gates) * d.hidden;
     T* out = dx_chunk + k.begin * stride;
     multiply<N, Init::row, Order::by_k>(
-        Product<T>{Cell::gates * d.hidden, a, slot_stride, k.end - k.begin, s.pack + at.input, s.pack + at.zeros,
-                   range},
+        Product<T>{Cell::gates * d.hidden, a, slot_stride, k.end - k.begin, s.pack + at.input, s.pack + at.zeros, range,
+                   false, s.from_memory},
         [&](int64_t row, int64_t, int64_t panel, int64_t) {
           return Target<T>{out + row * stride + panel * W, stride, W};
         },

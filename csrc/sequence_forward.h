@@ -128,7 +128,7 @@ template <class Cell, class T> class ForwardPass {
     }
     constexpr int W = In::template width<T>;
     multiply<In::vectors, Init::row, Order::by_k>(
-        Product<T>{d.input, a, stride, count, s.pack + at.input, s.pack + at.input_bias, units, false,
+        Product<T>{d.input, a, stride, count, s.pack + at.input, s.pack + at.input_bias, units, false, s.from_memory,
                    unpacked<In>(s.w_ih, at.input, d.input)},
         [&](int64_t row, int64_t, int64_t panel, int64_t) {
           return Target<T>{products + (panel * capacity + row) * W, W, capacity * W};
@@ -155,13 +155,21 @@ template <class Cell, class T> class ForwardPass {
                           Range range, int64_t step) const {
     // Going back and forth leaves the end of one step's weights in the cache for the start of the next.
     const bool backwards = step % 2 == 1;
-    return {depth,    a + rows.first * stride, rows.stride * stride, count, s.pack + pack, s.pack + bias, range,
-            backwards};
+    return {depth,
+            a + rows.first * stride,
+            rows.stride * stride,
+            count,
+            s.pack + pack,
+            s.pack + bias,
+            range,
+            backwards,
+            s.from_memory};
   }
 
   void one_step(int64_t step, int64_t offset) {
     const int64_t count = rows.alive(step);
-    Product<T> gates = step_product(h_state[step % 2], h_stride, d.output, count, at.hidden, at.hidden_bias, units, step);
+    Product<T> gates =
+        step_product(h_state[step % 2], h_stride, d.output, count, at.hidden, at.hidden_bias, units, step);
     gates.unpacked = unpacked<Hidden>(s.w_hh, at.hidden, d.output);
     multiply_pointwise<Hidden>(
         gates, 0, d.hidden, [](auto&&...) {},
