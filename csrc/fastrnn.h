@@ -178,8 +178,9 @@ struct Backward : Forward {
 };
 void backward(const Spec&, const std::vector<LayerWeights>&, const Backward&);
 
-// Scratch memory, in bytes, that a call of these sizes uses beside its arguments, and with lengths 8 (2 B + T + 2)
-// more, packed 8 (T + 1) more still; 64 MiB of it stay with the calling thread for its next call.
+// Scratch memory, in bytes, that a call of these sizes uses beside its arguments. One with lengths uses 8 (2 B + T + 2)
+// more, packed 8 (T + 1) more still, and may be shared out in another way, with that one's chunks. 64 MiB of it stay
+// with the calling thread for its next call.
 size_t forward_scratch(const Spec&, int64_t steps, int64_t rows, bool training, bool packed);
 size_t backward_scratch(const Spec&, int64_t steps, int64_t rows);
 

@@ -68,7 +68,9 @@ struct Cost {
 Cost cost(const Problem& p, const Plan& way) {
   const Machine& m = machine();
   const Dims& d = p.dims;
-  const double rows = ceil_div(static_cast<double>(d.rows), way.teams);
+  // Of the largest team; where rows end one after another, it has half a row more than its part on average.
+  const double batch = static_cast<double>(d.rows), teams = way.teams;
+  const double rows = p.mean_rows < batch ? p.mean_rows / teams + 0.5 * (1 - 1 / teams) : ceil_div(batch, teams);
   const double own_vectors = ceil_div(ceil_div(static_cast<double>(d.hidden), p.lanes), way.team_size);
   const double gate_vectors = own_vectors * p.gates;
   const double output = static_cast<double>(d.output), input = static_cast<double>(d.input);

@@ -10,6 +10,7 @@ namespace fastrnn {
 // All layers of a network look alike enough to share one plan.
 struct Problem {
   Dims dims;            // of the widest layer
+  double mean_rows;     // that a step has: fewer than the batch's where some rows are shorter than others
   int gates;
   int step_products;    // that follow one another in a step, with a meeting of the team after each
   int directions;

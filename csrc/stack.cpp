@@ -144,11 +144,20 @@ class Crew {
 };
 
 template <class T>
-Problem problem(const Spec& spec, const Kernels<T>& k, int64_t steps, int64_t rows, bool backward) {
+Problem problem(const Spec& spec, const Kernels<T>& k, int64_t steps, int64_t rows, double mean_rows, bool backward) {
   Dims dims = layer_dims(spec, 0, steps, rows);
   if (spec.num_layers > 1) dims.input = std::max(dims.input, spec.layer_input(1));
   const int step_products = 1 + (dims.projected || k.reset_first);
-  return {dims, k.gates, step_products, static_cast<int>(spec.directions()), backward, k.lanes, sizeof(T)};
+  return {dims, mean_rows, k.gates, step_products, static_cast<int>(spec.directions()), backward, k.lanes, sizeof(T)};
+}
+
+template <class T> Problem problem(const Spec& spec, const Kernels<T>& k, const Forward& call, bool backward) {
+  double rows = static_cast<double>(call.rows);
+  if (call.lengths) {
+    const int64_t all = std::accumulate(call.lengths, call.lengths + call.rows, int64_t{0});
+    rows = static_cast<double>(all) / static_cast<double>(std::max<int64_t>(1, call.steps));
+  }
+  return problem(spec, k, call.steps, call.rows, rows, backward);
 }
 
 // Rows of an array over time.
@@ -204,7 +213,7 @@ void run_forward(const Spec& spec, const Kernels<T>& k, const std::vector<LayerW
   calls.fetch_add(1, std::memory_order_relaxed);
   const bool training = call.tape != nullptr;
   const int64_t B = call.rows, H = spec.hidden_size, P = spec.output_size(), D = spec.directions();
-  const Problem what = problem(spec, k, call.steps, B, false);
+  const Problem what = problem(spec, k, call, false);
   Plan way = plan(what, allowed_threads(call));
   Lease lease(way.threads(), way.insists, call.on_openmp);
   if (lease.threads() < way.threads()) way = plan(what, lease.threads());
@@ -322,7 +331,7 @@ void run_backward(const Spec& spec, const Kernels<T>& k, const std::vector<Layer
                   const Backward& call) {
   calls.fetch_add(1, std::memory_order_relaxed);
   const int64_t B = call.rows, H = spec.hidden_size, P = spec.output_size(), D = spec.directions();
-  const Problem what = problem(spec, k, call.steps, B, true);
+  const Problem what = problem(spec, k, call, true);
   Plan way = plan(what, allowed_threads(call));
   Lease lease(way.threads(), way.insists, call.on_openmp);
   if (lease.threads() < way.threads()) way = plan(what, lease.threads());
@@ -504,7 +513,7 @@ size_t forward_scratch(const Spec& spec, int64_t steps, int64_t rows, bool train
   return with_type(spec, isa(), [&]<class T>(const Kernels<T>& k) {
     Forward call{};
     call.steps = steps, call.rows = rows;
-    const Plan way = plan(problem(spec, k, steps, rows, false), num_threads());
+    const Plan way = plan(problem(spec, k, call, false), num_threads());
     return ForwardMemory<T>(spec, k, way, call, training, packed, nullptr).bytes;
   });
 }
@@ -513,14 +522,14 @@ size_t backward_scratch(const Spec& spec, int64_t steps, int64_t rows) {
   return with_type(spec, isa(), [&]<class T>(const Kernels<T>& k) {
     Backward call{};
     call.steps = steps, call.rows = rows;
-    const Plan way = plan(problem(spec, k, steps, rows, true), num_threads());
+    const Plan way = plan(problem(spec, k, call, true), num_threads());
     return BackwardMemory<T>(spec, k, way, call, nullptr).bytes;
   });
 }
 
 std::string explain_plan(const Spec& spec, int64_t steps, int64_t rows, bool backward) {
   return with_type(spec, isa(), [&]<class T>(const Kernels<T>& k) {
-    return explain(problem(spec, k, steps, rows, backward), num_threads());
+    return explain(problem(spec, k, steps, rows, static_cast<double>(rows), backward), num_threads());
   });
 }
 
