@@ -9,7 +9,7 @@ A document is what the JSON file holds:
     machine         see machine.py
     settings        threads, dtype, steps, and how long was measured
     peak            multiply-adds, in floating-point operations a second: `median`, `least` and `most` over the cases
-    meeting         of all threads at a barrier, in seconds, likewise; null where results are older than it
+    meeting         of all threads at a barrier, in seconds, likewise
     peers           by name: label, version, details
     missing         by name: why a peer was left out
     summary         see `summary`

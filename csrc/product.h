@@ -84,7 +84,7 @@ FASTRNN_FN void multiply(const Product<T>& q, Where&& where, Done&& done) {
     const Range group = share(panels, q.backwards ? groups - 1 - i : i, groups);
     const int64_t panel = q.range.begin + group.begin, count = group.end - group.begin;
     const int64_t next = q.backwards ? panel - 1 : panel + count;
-    const bool fetches = q.from_memory && row_blocks >= N && next >= q.range.begin && next < q.range.end;
+    const bool fetches = q.from_memory && !packs && row_blocks >= N && next >= q.range.begin && next < q.range.end;
     if (packs) q.unpacked.pack(q.unpacked.weights, q.unpacked.units, q.depth, panel, q.unpacked.panel);
     for (int64_t block = 0; block < row_blocks; ++block) {
       const Range rows = share(q.rows, block, row_blocks);

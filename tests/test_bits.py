@@ -102,6 +102,17 @@ def test_bits_do_not_depend_on_the_size_of_the_batch(cell, isa):
             assert_same_bits(first, {name: a[:, :rows] for name, a in whole.items()}, f"in a batch of {rows}")
 
 
+@pytest.mark.parametrize(("cell", "hidden"), [("lstm", 1536), ("rnn_tanh", 3072)])
+def test_bits_do_not_depend_on_fetching_ahead(cell, hidden, isa):
+    """What comes from memory is fetched ahead where there are rows enough to hide that."""
+    layer = Native(cell, hidden, hidden)
+    data = make_data(layer, 2, 40)
+    share_work(2, "units")
+    whole = of_rows(layer, data)
+    few = of_rows(layer, data.rows(slice(5)))
+    assert_same_bits(few, {name: a[:, :5] for name, a in whole.items()}, "in a batch of 5")
+
+
 POISONED = ["x", "h0", "c0", "dy", "dh_n", "dc_n"]
 
 

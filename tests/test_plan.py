@@ -52,3 +52,10 @@ def test_what_is_plain():
     (_, teams, team_size), _ = ways(NETWORKS["small"], 64, threads=8)[0]
     assert (teams, team_size) == (8, 1)  # nobody needs to meet
     assert ways(NETWORKS["bidirectional"], 1, threads=2)[0][0] == (2, 1, 1)
+
+
+def test_weights_that_no_cache_keeps():
+    """The smallest network there is has its weights in the caches, the largest that can be described has not."""
+    for hidden, place in ((8, "the caches"), (1 << 17, "memory")):
+        spec = _core.make_spec("lstm", hidden, hidden)
+        assert f"weights come from {place};" in _core.explain_plan(spec, 10, 4, False)
