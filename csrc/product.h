@@ -78,25 +78,28 @@ FASTRNN_FN void multiply(const Product<T>& q, Where&& where, Done&& done) {
   constexpr int W = N * lanes<T>;
   const int64_t panel_size = q.depth * W, panels = q.range.end - q.range.begin;
   const int64_t row_blocks = ceil_div(q.rows, tile_rows<N>);
-  const bool packs = q.unpacked.weights;
+  const bool packs = q.unpacked.weights, may_fetch = q.from_memory && !packs && row_blocks >= N;
   const int64_t groups = packs ? panels : ceil_div(panels, Kernels::max_panels(q.rows));
   for (int64_t i = 0; i < groups; ++i) {
     const Range group = share(panels, q.backwards ? groups - 1 - i : i, groups);
     const int64_t panel = q.range.begin + group.begin, count = group.end - group.begin;
-    const int64_t next = q.backwards ? panel - 1 : panel + count;
-    const bool fetches = q.from_memory && !packs && row_blocks >= N && next >= q.range.begin && next < q.range.end;
+    const bool fetches = may_fetch && i + 1 < groups;
     if (packs) q.unpacked.pack(q.unpacked.weights, q.unpacked.units, q.depth, panel, q.unpacked.panel);
     for (int64_t block = 0; block < row_blocks; ++block) {
       const Range rows = share(q.rows, block, row_blocks);
       const Target<T> to = where(rows.begin, rows.end - rows.begin, panel, count);
-      const Tile<T> args{q.depth,    q.a + rows.begin * (order == Order::by_k ? q.a_stride : 1),
-                         q.a_stride, packs ? q.unpacked.panel : q.panels + panel * panel_size,
-                         panel_size, init == Init::row ? q.init + panel * W : nullptr,
-                         to.c,       to.row,
-                         to.panel,   fetches ? q.panels + next * panel_size + block * q.depth * lanes<T> : nullptr};
-      const auto kernel = fetches && block < N ? Kernels::find_fetching(rows.end - rows.begin)
-                                               : Kernels::find(rows.end - rows.begin, count);
-      kernel(args);
+      Tile<T> args{q.depth,    q.a + rows.begin * (order == Order::by_k ? q.a_stride : 1),
+                   q.a_stride, packs ? q.unpacked.panel : q.panels + panel * panel_size,
+                   panel_size, init == Init::row ? q.init + panel * W : nullptr,
+                   to.c,       to.row,
+                   to.panel,   nullptr};
+      if (fetches && block < N) {
+        const int64_t next = q.backwards ? panel - 1 : panel + count;
+        args.ahead = q.panels + next * panel_size + block * q.depth * lanes<T>;
+        Kernels::find_fetching(rows.end - rows.begin)(args);
+      } else {
+        Kernels::find(rows.end - rows.begin, count)(args);
+      }
       done(rows.begin, rows.end - rows.begin, panel, count, to);
     }
   }
