@@ -83,7 +83,7 @@ def has_clusters():
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]) >= 9
 
 
-@pytest.mark.parametrize(("way", "blocks", "hidden", "types"), ON_GPU, ids=str)
+@pytest.mark.parametrize(("way", "blocks", "hidden", "types"), ON_GPU)
 def test_ways(driver, assert_near, way, blocks, hidden, types):
     if way == "cluster" and not has_clusters():
         pytest.skip("needs a GPU of compute capability 9.0 or later")
