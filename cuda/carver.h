@@ -20,7 +20,11 @@ class Carver {
   FASTRNN_HOST_DEVICE explicit Carver(std::byte* base, size_t alignment = 256) : base_(base), alignment_(alignment) {}
 
   template <class T> FASTRNN_HOST_DEVICE T* take(int64_t n) {
+#if defined(__CUDA_ARCH__)
+    std::byte* part = base_ + used_;  // nothing is only counted there, and loads are of shared memory without a doubt
+#else
     std::byte* part = base_ ? base_ + used_ : nullptr;
+#endif
     const size_t end = used_ + static_cast<size_t>(n) * sizeof(T);
     used_ = (end + red_zone + alignment_ - 1) / alignment_ * alignment_;
     if (base_) {

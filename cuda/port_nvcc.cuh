@@ -5,6 +5,7 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+#include <map>
 #include <stdexcept>
 #include <string>
 
@@ -29,13 +30,50 @@ inline void check(cudaError_t error, const char* what) {
   if (error != cudaSuccess) throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
 }
 
+// Stands for the kernels whose blocks have an SM each, in the question how many of them a cluster may have.
+template <int> __global__ void alone_on_its_sm() {}
+
+inline Device ask_device(int device) {
+  constexpr int threads = 256;
+  int shared = 0, processors = 0, clusters = 0, cluster = 1;
+  check(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "device");
+  check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), "device");
+  check(cudaDeviceGetAttribute(&clusters, cudaDevAttrClusterLaunch, device), "device");
+  // What was compiled for an earlier GPU runs there too, but without the instructions of clusters.
+  cudaFuncAttributes code{};
+  if (clusters) check(cudaFuncGetAttributes(&code, alone_on_its_sm<0>), "device");
+  if (code.ptxVersion >= 90) {
+    check(cudaFuncSetAttribute(alone_on_its_sm<0>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "device");
+    check(cudaFuncSetAttribute(alone_on_its_sm<0>, cudaFuncAttributeNonPortableClusterSizeAllowed, 1), "device");
+    cudaLaunchConfig_t config{};
+    config.gridDim = dim3(16), config.blockDim = dim3(threads);
+    config.dynamicSmemBytes = static_cast<size_t>(shared);
+    check(cudaOccupancyMaxPotentialClusterSize(&cluster, alone_on_its_sm<0>, &config), "device");
+  }
+  return {static_cast<size_t>(shared), processors, cluster, threads};
+}
+
+inline int current_device_number() {
+  int device = 0;
+  check(cudaGetDevice(&device), "device");
+  return device;
+}
+
+// Asked once a thread: each layer of each call wants to know.
+inline Device current_device() {
+  thread_local std::map<int, Device> known;
+  const int number = current_device_number();
+  const auto found = known.find(number);
+  return found != known.end() ? found->second : known.emplace(number, ask_device(number)).first->second;
+}
+
 template <class... P>
 void launch(const Shape& shape, Stream stream, void (*kernel)(P...), const std::type_identity_t<P>&... arguments) {
   constexpr size_t always_allowed = 48 << 10;
   if (shape.shared_bytes > always_allowed) {
-    check(
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared_bytes)),
-        "shared memory");
+    // All that there is, and not this launch's: another thread may launch the same kernel with other sizes.
+    const auto allowed = static_cast<int>(current_device().shared_bytes);
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, allowed), "shared memory");
   }
   constexpr unsigned portable = 8;
   if (shape.cluster > portable) {
@@ -63,27 +101,6 @@ inline void clear(void* memory, size_t bytes, Stream stream) {
   if (bytes > 0) check(cudaMemsetAsync(memory, 0, bytes, stream), "clear");
 }
 
-// Stands for the kernels whose blocks have an SM each, in the question how many of them a cluster may have.
-template <int> __global__ void alone_on_its_sm() {}
-
-inline Device current_device() {
-  constexpr int threads = 256;
-  int device = 0, shared = 0, processors = 0, clusters = 0, cluster = 1;
-  check(cudaGetDevice(&device), "device");
-  check(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "device");
-  check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), "device");
-  check(cudaDeviceGetAttribute(&clusters, cudaDevAttrClusterLaunch, device), "device");
-  if (clusters) {
-    check(cudaFuncSetAttribute(alone_on_its_sm<0>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "device");
-    check(cudaFuncSetAttribute(alone_on_its_sm<0>, cudaFuncAttributeNonPortableClusterSizeAllowed, 1), "device");
-    cudaLaunchConfig_t config{};
-    config.gridDim = dim3(16), config.blockDim = dim3(threads);
-    config.dynamicSmemBytes = static_cast<size_t>(shared);
-    check(cudaOccupancyMaxPotentialClusterSize(&cluster, alone_on_its_sm<0>, &config), "device");
-  }
-  return {static_cast<size_t>(shared), processors, cluster, threads};
-}
-
 inline std::string device_name() {
   int count = 0, device = 0;
   if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) return "";
@@ -91,12 +108,6 @@ inline std::string device_name() {
   check(cudaGetDevice(&device), "device");
   check(cudaGetDeviceProperties(&properties, device), "device");
   return properties.name;
-}
-
-inline int current_device_number() {
-  int device = 0;
-  check(cudaGetDevice(&device), "device");
-  return device;
 }
 
 inline void* allocate_on_device(size_t bytes) {

@@ -174,6 +174,74 @@ def test_resident(programs, assert_near, mode, order):
         check(assert_near, call, got, expected)
 
 
+# By the numbers of cuda/plan.h's Device: shared memory of a block, SMs, blocks in a cluster, threads in a block.
+GPUS = {"A100": (166912, 108, 1, 256), "H100": (232448, 132, 16, 256), "B200": (232448, 148, 16, 256)}
+# What tests/cuda/gpu.py runs on such a GPU, and in which types it fits: ways, blocks (0 is the plan's choice), units.
+ON_GPU = [
+    ("one_sm", 1, 40, TYPES),
+    ("cluster", 2, 70, TYPES),
+    ("cluster", 8, 96, TYPES),
+    ("cluster", 16, 128, TYPES),
+    ("grid", 3, 70, TYPES),
+    ("grid", 0, 200, ("float32", "tf32")),
+    ("grid", 0, 300, ("float16", "bfloat16")),
+]
+
+
+def on_gpu(hidden):
+    """The cases for so many units."""
+    return [
+        case
+        for cell in CELLS
+        if cell not in (PROJECTED, "rnn_relu")
+        for case in (
+            Case(cell, hidden, 20, 11, 40, 2, bidirectional=True, dropout=0.35, ragged=True),
+            Case(cell, hidden, 20, 40, 40, bias=False, initial=False),
+        )
+    ]
+
+
+def emulate(monkeypatch, *device):
+    monkeypatch.setenv("EMULATED_DEVICE", " ".join(map(str, device)))
+
+
+@pytest.mark.parametrize("gpu", GPUS)
+def test_a_gpu_serves_what_is_tested_there(programs, monkeypatch, gpu):
+    module = cuda_runner.load_module()
+    emulate(monkeypatch, *GPUS[gpu])
+    names = {"one_sm": ", one SM ", "cluster": ", cluster ", "grid": ", grid "}
+    for way, blocks, hidden, types in ON_GPU:
+        if way == "cluster" and gpu == "A100":
+            continue
+        in_memory = [dtype for dtype in types if dtype in DTYPES]  # TF32 is float32 there
+        for case, dtype in itertools.product(on_gpu(hidden), in_memory):
+            options = case.layers, True, False, 0.0, case.bidirectional, 0
+            network = module.Network(case.cell, case.inputs, hidden, *options, dtype)
+            for backward in (False, True):
+                lines = module.explain_plan(network, case.steps, case.batch, backward).splitlines()
+                served = [line for line in lines if names[way] in line]
+                if way == "cluster":
+                    served = [line for line in served if f"; {blocks} blocks " in line]
+                assert len({line[: len("layer 0")] for line in served}) == case.layers, (way, case, dtype, backward)
+
+
+@pytest.mark.parametrize(
+    ("way", "blocks", "case"),
+    [
+        ("one_sm", 1, Case("lstm", 37, 5, 11, 3)),
+        ("cluster", 2, Case("gru", 70, 5, 11, 3, ragged=True)),
+        ("grid", 4, Case("lstm", 70, 5, 19, 3, ragged=True)),
+        ("grid", 0, Case("gru_reset_before", 70, 5, 11, 3)),
+    ],
+)
+def test_blocks_of_as_many_threads_as_on_a_gpu(programs, assert_near, monkeypatch, way, blocks, case):
+    emulate(monkeypatch, 232448, 12, 4, 256)
+    pairs = [make_call(case, dtype, way=way, blocks=blocks) for dtype in ("float32", "float16", "tf32")]
+    results = cuda_runner.run([call for call, _ in pairs], programs / "cuda_driver_plain", "--order", "reverse")
+    for (call, expected), got in zip(pairs, results, strict=True):
+        check(assert_near, call, got, expected)
+
+
 def test_a_way_that_does_not_serve_the_sizes_is_refused(programs):
     for way, case in (
         ("one_sm", Case("lstm", 256, 3, 2, 2)),

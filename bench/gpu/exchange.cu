@@ -72,7 +72,7 @@ __global__ void read_all(const float4* data, int n, int rounds, float* sink) {
 
 __global__ void nothing() {}
 
-// 16 bytes a thread, each time of other places.
+// 16 bytes a thread, in each round of another place among a warp's; packs are whole warps'.
 __global__ void read_shared(int packs, int rounds, float* sink) {
   auto* data = reinterpret_cast<float4*>(shared_memory());
   for (int i = static_cast<int>(threadIdx.x); i < packs; i += static_cast<int>(blockDim.x)) data[i] = {};
@@ -80,7 +80,7 @@ __global__ void read_shared(int packs, int rounds, float* sink) {
   float sum = 0;
   for (int round = 0; round < rounds; ++round) {
     for (int i = static_cast<int>(threadIdx.x); i < packs; i += static_cast<int>(blockDim.x)) {
-      const float4 v = data[(i + 32 * round) % packs];
+      const float4 v = data[i ^ (round % 32)];
       sum += v.x + v.y + v.z + v.w;
     }
   }
@@ -144,14 +144,12 @@ int main() {
            launch({blocks, 256, 0, 1, true}, nullptr, meet_by_own_flags, flag);
          }));
   report("all blocks meet at grid.sync", best_ms([&] { launch({blocks, 256, 0, 1, true}, nullptr, meet_by_grid); }));
-  if (device.major >= 9) {
-    require(cudaFuncSetAttribute(push_in_cluster, cudaFuncAttributeNonPortableClusterSizeAllowed, 1));
-    for (const unsigned cluster : {2u, 4u, 8u, 16u}) {
-      std::printf("cluster of %u, ", cluster);
-      report("push and meet", best_ms([&] {
-               launch({cluster, 256, 2 * cluster * 64 * sizeof(float), cluster}, nullptr, push_in_cluster, result);
-             }));
-    }
+  const auto most = static_cast<unsigned>(current_device().cluster_blocks);
+  for (unsigned cluster = 2; cluster <= most; cluster *= 2) {
+    std::printf("cluster of %u, ", cluster);
+    report("push and meet", best_ms([&] {
+             launch({cluster, 256, 2 * cluster * 64 * sizeof(float), cluster}, nullptr, push_in_cluster, result);
+           }));
   }
   for (const int kilobytes : {64, 512, 4096}) {
     const int n = kilobytes * 1024 / 16, rounds = 64 * 1024 / kilobytes;

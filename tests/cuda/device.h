@@ -38,6 +38,7 @@ class Queue {
   Queue& operator=(const Queue&) = delete;
 
   template <class Work> void run(bool as_graph, Work work) const {
+    require(cudaStreamSynchronize(nullptr));  // which fills arrays, and for which this stream does not wait
     if (!as_graph) {
       work(stream_);
       return require(cudaStreamSynchronize(stream_));

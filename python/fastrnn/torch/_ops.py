@@ -327,6 +327,8 @@ def _checked(
     if lengths is not None:
         _check("lengths", lengths, (rows,), torch.int64, lengths.device)
         check_lengths(lengths, steps)
+        if x.is_cuda and lengths.is_cpu:  # from pinned memory, or the copy would wait for all that is queued
+            lengths = lengths.pin_memory().to(x.device, non_blocking=True)
         lengths = lengths.to(x.device)
     h0, c0, lengths = (None if t is None else t.contiguous() for t in (h0, c0, lengths))
     return [w.contiguous() for w in weights], h0, c0, lengths, 0 if seed is None else int(seed)
