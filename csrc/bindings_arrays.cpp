@@ -26,6 +26,14 @@ bool has_dtype(const Network& net, py::handle value) {
                                      : py::isinstance<py::array_t<double, 0>>(value);
 }
 
+// An array of numpy.ma, whose mask would be overlooked.
+bool is_masked(py::handle value) {
+  const bool plain = Py_TYPE(value.ptr()) == py::detail::npy_api::get().PyArray_Type_;
+  if (plain || !py::isinstance<py::array>(value)) return false;
+  const py::object masked = py::module_::import("numpy").attr("ma").attr("MaskedArray");
+  return PyObject_TypeCheck(value.ptr(), reinterpret_cast<PyTypeObject*>(masked.ptr()));
+}
+
 py::array checked_array(const Network& net, py::handle value, const std::string& name) {
   const std::string wanted = std::string("a NumPy array of ") + net.dtype_name();
   if (!py::isinstance<py::array>(value)) wrong_type(name, wanted, type_name(value));
@@ -36,13 +44,7 @@ py::array checked_array(const Network& net, py::handle value, const std::string&
     const std::string hint = real ? "; use " + name + ".astype(np." + net.dtype_name() + ")" : "";
     wrong_type(name, wanted, "dtype " + py::cast<std::string>(py::str(array.dtype())) + hint);
   }
-  const bool plain = Py_TYPE(value.ptr()) == py::detail::npy_api::get().PyArray_Type_;
-  if (!plain) {
-    const py::object masked = py::module_::import("numpy").attr("ma").attr("MaskedArray");
-    if (PyObject_TypeCheck(value.ptr(), reinterpret_cast<PyTypeObject*>(masked.ptr()))) {
-      wrong_type(name, wanted, "a masked one");  // its mask would be overlooked
-    }
-  }
+  if (is_masked(value)) wrong_type(name, wanted, "a masked one");
   return array;
 }
 
@@ -171,6 +173,7 @@ StatePair checked_state_pair(const Network& net, const Extent& e, py::handle val
 }
 
 py::array lengths_as_array(py::handle value) {
+  if (is_masked(value)) wrong_type("lengths", "integers", "a masked array");
   try {
     return py::module_::import("numpy").attr("asarray")(value);
   } catch (py::error_already_set& error) {

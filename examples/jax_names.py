@@ -24,11 +24,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
+
+try:
+    import equinox as eqx
+    import jax
+    import jax.numpy as jnp
+    import optax
+except ModuleNotFoundError as error:
+    sys.exit(f"jax_names: {error.name} is not installed: pip install equinox jax optax")
 
 import fastrnn.jax
 
@@ -269,8 +273,11 @@ def main(arguments: list[str] | None = None) -> None:
         model, history = train(model, table[cut:], table[:cut], options)
         print(f"bits a letter of names not seen in training: {history[-1][1]:.3f}")
         print("new names:", ", ".join(as_words(write(model, keys[1], options.write))))
-        draw(options.picture, history, model, held_out[0], baseline, f"{options.cell.upper()}, {options.backend}")
-        print(f"picture saved in {options.picture}")
+        try:
+            draw(options.picture, history, model, held_out[0], baseline, f"{options.cell.upper()}, {options.backend}")
+            print(f"picture saved in {options.picture}")
+        except ImportError:
+            print("no picture: matplotlib is not installed")
     except UserError as error:
         sys.exit(f"jax_names: {error}")
     except KeyboardInterrupt:

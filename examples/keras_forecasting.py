@@ -140,8 +140,11 @@ def main(arguments: list[str] | None = None) -> None:
             f"(persistence: {rmse(newest[cut:], truth):.2f} ppm)"
         )
         dates = series.index[options.months + cut :]
-        draw(options.picture, history, dates, truth, forecast, f"LSTM, {options.backend}")
-        print(f"picture saved in {options.picture}")
+        try:
+            draw(options.picture, history, dates, truth, forecast, f"LSTM, {options.backend}")
+            print(f"picture saved in {options.picture}")
+        except ImportError:
+            print("no picture: matplotlib is not installed")
     except UserError as error:
         sys.exit(f"keras_forecasting: {error}")
     except KeyboardInterrupt:

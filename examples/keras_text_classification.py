@@ -213,8 +213,11 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"\ntexts not seen in training (always the commonest category: {guess:.1%})")
         for cell, (accuracy, seconds) in results.items():
             print(f"{cell:<10} accuracy {accuracy:.1%}  training {seconds:.1f} s")
-        draw(options.picture, results, guess, options.backend)
-        print(f"picture saved in {options.picture}")
+        try:
+            draw(options.picture, results, guess, options.backend)
+            print(f"picture saved in {options.picture}")
+        except ImportError:
+            print("no picture: matplotlib is not installed")
     except UserError as error:
         sys.exit(f"keras_text_classification: {error}")
     except KeyboardInterrupt:

@@ -230,8 +230,11 @@ def main(arguments: list[str] | None = None) -> None:
             f"({unigram:.2f} knowing only how frequent characters are)"
         )
         print("-" * 80, write(model, vocabulary, options), "-" * 80, sep="\n")
-        draw(options.picture, history, unigram, f"SimpleRNN, {options.backend}")
-        print(f"picture saved in {options.picture}")
+        try:
+            draw(options.picture, history, unigram, f"SimpleRNN, {options.backend}")
+            print(f"picture saved in {options.picture}")
+        except ImportError:
+            print("no picture: matplotlib is not installed")
     except UserError as error:
         sys.exit(f"keras_text_generation: {error}")
     except KeyboardInterrupt:

@@ -223,8 +223,11 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"accuracy on names not seen in training: {accuracy(table):.1%}")
         for name in options.name or ["Ada", "Alan", "Turing"]:
             print(describe(model, name))
-        draw(options.picture, history, table, f"{options.cell.upper()}, {options.backend}")
-        print(f"picture saved in {options.picture}")
+        try:
+            draw(options.picture, history, table, f"{options.cell.upper()}, {options.backend}")
+            print(f"picture saved in {options.picture}")
+        except ImportError:
+            print("no picture: matplotlib is not installed")
     except UserError as error:
         sys.exit(f"torch_names: {error}")
     except KeyboardInterrupt:

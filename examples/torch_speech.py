@@ -266,8 +266,11 @@ def main(arguments: list[str] | None = None) -> None:
         frames, whole = accuracies(model, held_out)
         print(f"accuracy on the others: {frames:.1%} of the frames, {whole:.1%} of the utterances")
         check_stream(model, held_out, options.chunk)
-        draw(options.picture, history, model, hardest(model, held_out), options)
-        print(f"picture saved in {options.picture}")
+        try:
+            draw(options.picture, history, model, hardest(model, held_out), options)
+            print(f"picture saved in {options.picture}")
+        except ImportError:
+            print("no picture: matplotlib is not installed")
     except UserError as error:
         sys.exit(f"torch_speech: {error}")
     except KeyboardInterrupt:

@@ -3,6 +3,7 @@
 import importlib.util
 import pickle
 import re
+import sys
 import zlib
 from pathlib import Path
 
@@ -95,6 +96,12 @@ def test_forecasting(run):
         assert (calls > 150) == (backend == "fastrnn")
         found[backend] = losses(output)
     assert found["fastrnn"] == pytest.approx(found["stock"], rel=0.05)
+
+
+def test_without_matplotlib(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    load("keras_forecasting").main(["--epochs", "1"])
+    assert capsys.readouterr().out.endswith("no picture: matplotlib is not installed\n")
 
 
 GROUPS = {"rec.autos": ("brake", "engine", "road", "wheel"), "sci.space": ("comet", "moon", "orbit", "rocket")}

@@ -352,6 +352,7 @@ def test_a_wrong_argument_is_refused(cuda):
         ([1], ValueError, r"lengths must have shape \(2,\)"),
         ([1, 6], ValueError, "lengths must be from 0 to 5"),
         ([1.0, 2.0], TypeError, "lengths must be integers"),
+        (np.ma.masked_array([1, 2]), TypeError, "lengths must not be masked"),
     ):
         with pytest.raises(error, match=message):
             lstm(x, lengths=lengths)

@@ -122,6 +122,8 @@ def test_masks_are_not_overlooked(layer, x):
     for call in (layer, layer.forward, layer.prepare()):
         with pytest.raises(TypeError, match=r"^x: expected a NumPy array of float32, got a masked one"):
             call(masked)
+        with pytest.raises(TypeError, match=r"^lengths: expected integers, got a masked array"):
+            call(x, lengths=np.ma.masked_array([1] * x.shape[1]))
     with pytest.raises(TypeError, match=r"^h0: .* masked"):
         layer(x, (np.ma.masked_array(np.zeros((1, 50, 4), np.float32)), None))
     y, (h_n, c_n), tape = layer.forward(x)

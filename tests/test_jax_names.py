@@ -22,13 +22,17 @@ EXAMPLE = Path(__file__).parents[1] / "examples" / "jax_names.py"
 SMALL = ("--epochs", 3, "--most", 1500, "--hidden", 32, "--batch", 32, "--learning-rate", 0.01)
 
 
-@pytest.fixture
-def example(monkeypatch):
+def load(monkeypatch):
     spec = importlib.util.spec_from_file_location("jax_names", EXAMPLE)
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "jax_names", module)  # where Equinox looks for a class's annotations
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def example(monkeypatch):
+    return load(monkeypatch)
 
 
 @pytest.fixture
@@ -98,3 +102,9 @@ def test_mistakes_are_explained(run, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "names", None)
     with pytest.raises(SystemExit, match="pip install names"):
         run(*SMALL)
+
+
+def test_without_equinox(monkeypatch):
+    monkeypatch.setitem(sys.modules, "equinox", None)
+    with pytest.raises(SystemExit, match="equinox is not installed: pip install equinox jax optax"):
+        load(monkeypatch)

@@ -342,6 +342,8 @@ BAD_CALLS = {
     "fractions": (TypeError, "lengths", {"lengths": [1.0, 2.0]}),
     "truths": (TypeError, "lengths", {"lengths": [True, False]}),
     "text": (TypeError, "lengths", {"lengths": "ab"}),
+    "a masked array": (TypeError, "x must not be masked", {"x": np.ma.masked_array(X)}),
+    "masked lengths": (TypeError, "lengths must not be masked", {"lengths": np.ma.masked_array([1, 2])}),
     "layers": (ValueError, "num_layers", {"num_layers": 0}),
     "fractional layers": (TypeError, "num_layers", {"num_layers": 1.0}),
     "too few weights": (ValueError, "weight_ih_l1", {"num_layers": 2}),

@@ -235,6 +235,7 @@ WRONG = {
     "negative lengths": ({"sequence_lens": [1, 2, -1]}, ValueError, "sequence_lens must be from 0"),
     "enormous lengths": ({"sequence_lens": [1, 2, 2**32]}, ValueError, "sequence_lens must be from 0"),
     "lengths of floats": ({"sequence_lens": [1.0, 2.0, 3.0]}, TypeError, "sequence_lens must be integers"),
+    "masked lengths": ({"sequence_lens": np.ma.ones(3, int)}, TypeError, "sequence_lens must not be masked"),
     "ragged lengths": ({"sequence_lens": [[1], [2, 3]]}, TypeError, "sequence_lens must be integers"),
     "too few lengths": ({"sequence_lens": [1]}, ValueError, r"sequence_lens: expected shape \(3,\), got \(1,\)"),
     "direction": ({"direction": "both"}, ValueError, "direction must be one of 'forward'"),

@@ -71,3 +71,8 @@ def test_mistakes_are_explained(run, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "names", None)
     with pytest.raises(SystemExit, match="pip install names"):
         run(*SMALL)
+
+
+def test_without_matplotlib(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert run("--most", 50, "--epochs", 1).endswith("no picture: matplotlib is not installed\n")

@@ -267,6 +267,7 @@ BAD_LENGTHS = {
     "truths": ([True, False], TypeError),
     "text": ("ab", TypeError),
     "nothing": (object(), TypeError),
+    "masked": (np.ma.masked_array([1, 2], [False, True]), TypeError),
 }
 
 

@@ -19,6 +19,12 @@ def got(value: object) -> str:
     return f"got {shown} ({type(value).__name__})"
 
 
+def check_unmasked(name: str, value: object) -> None:
+    """Refuse an array of numpy.ma, whose mask would be overlooked."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} must not be masked, {got(value)}")
+
+
 def check_int(name: str, value: object, low: int, high: int = 2**31 - 1) -> int:
     """An integer in low…high. A bool is not an integer here: it is nearly always a misplaced argument."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):

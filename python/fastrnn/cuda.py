@@ -27,7 +27,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from . import _device, layers
-from ._checks import check_bool, check_dtype, check_int, got
+from ._checks import check_bool, check_dtype, check_int, check_unmasked, got
 from ._core import Spec
 from ._device_arrays import Array, View, view
 from ._spec import Array as NumPyArray
@@ -89,6 +89,7 @@ class _Call:
     def _lengths(self, lengths: Any) -> Array | None:
         if lengths is None:
             return None
+        check_unmasked("lengths", lengths)
         checked = np.asarray(lengths)
         if checked.dtype.kind not in "iu":
             raise TypeError(f"lengths must be integers, {got(lengths)}")

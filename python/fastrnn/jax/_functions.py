@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import functional
-from .._checks import got
+from .._checks import check_unmasked, got
 from .._options import Activation, Options
 from .._spec import gru_cell, rnn_cell
 from . import _ops
@@ -180,6 +180,7 @@ def _array(name: str, value: Any) -> Array:
     """A JAX array on the CPU, or one that is traced: of its program, XLA says that it has no kernels elsewhere."""
     if not isinstance(value, (jax.Array, np.ndarray)):
         raise TypeError(f"{name}: expected an array of {' or '.join(DTYPES)}, {got(value)}")
+    check_unmasked(name, value)
     if isinstance(value, np.ndarray) and value.dtype not in DTYPES:
         raise TypeError(f"{name}: expected an array of {' or '.join(DTYPES)}, got dtype {value.dtype}")
     array = jnp.asarray(value)
@@ -221,6 +222,7 @@ def _lengths(lengths: Any, steps: int, batch: tuple[int, ...]) -> Array | None:
         return None
     known = not isinstance(lengths, jax.core.Tracer)
     if known:
+        check_unmasked("lengths", lengths)
         try:
             lengths = np.asarray(lengths)
         except (TypeError, ValueError):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import _core
-from .._checks import got
+from .._checks import check_unmasked, got
 from .._spec import Array, make_spec
 from . import _attributes
 
@@ -214,6 +214,7 @@ def _last_axis(name: str, array: Any) -> int:
 
 
 def _lengths(sequence_lens: Any) -> Array:
+    check_unmasked("sequence_lens", sequence_lens)
     try:
         lengths = np.asarray(sequence_lens)
     except (TypeError, ValueError):

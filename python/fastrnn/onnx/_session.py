@@ -34,10 +34,11 @@ _lock = threading.Lock()
 class InferenceSession(onnxruntime.InferenceSession):
     """`onnxruntime.InferenceSession` whose RNN, LSTM and GRU nodes run in fastrnn's kernels.
 
-    All else is ONNX Runtime's: the other nodes, `run` and `run_with_iobinding`, inputs, outputs, options, errors.
-    Nodes in the bodies of If, Loop and Scan are served too, and those in a model's own functions, which are inlined.
-    Weights that are initializers are packed once; those that the model computes, in each call. A session can be used
-    in many threads at once. ThresholdedRelu without an activation_alpha has 1, as specified; ONNX Runtime takes 0.
+    All else is ONNX Runtime's: the other nodes, DynamicQuantizeLSTM among them, `run` and `run_with_iobinding`, inputs,
+    outputs, options, errors. Nodes in the bodies of If, Loop and Scan are served too, and those in a model's own
+    functions, which are inlined. Weights that are initializers are packed once; those that the model computes, in each
+    call. A session can be used in many threads at once. ThresholdedRelu without an activation_alpha has 1, as
+    specified; ONNX Runtime takes 0.
 
     Args:
         path_or_bytes: the path of an ONNX model, the model as bytes, or an `onnx.ModelProto`. It is not changed.

@@ -14,6 +14,7 @@ from torch.nn import Parameter, RNNBase
 from torch.nn.utils.rnn import PackedSequence
 
 from .. import _core
+from .._checks import check_unmasked
 from .._spec import gru_cell
 from . import _cells, _eager, _ops, _packed, _transforms
 from ._ops import Network
@@ -409,6 +410,7 @@ def operate(
 
 def _lengths(value: Any, shape: torch.Size, batch_first: bool) -> Tensor:
     """As a tensor of int64 on the CPU. Raises TypeError or ValueError unless there is an integer for each row."""
+    check_unmasked("lengths", value)
     try:
         lengths = value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
