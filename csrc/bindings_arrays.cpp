@@ -548,10 +548,10 @@ void define_arrays(py::module_& m) {
 
   m.def(
       "memory",
-      [](int64_t bytes) {
-        return own_array(py::dtype::of<uint8_t>(), {bytes}, allocate_for(static_cast<size_t>(bytes), "memory"));
+      [](int64_t size) {
+        return own_array(py::dtype::of<uint8_t>(), {size}, allocate_for(static_cast<size_t>(size), "memory"));
       },
-      "bytes"_a);
+      "size"_a);
   m.def("prepare", &prepare, "spec"_a, "weights"_a);
   m.def(
       "check",
