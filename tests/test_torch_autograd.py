@@ -298,7 +298,8 @@ def test_large_tapes(way, tmp_path, monkeypatch):
         return y, *first, *torch.autograd.grad(loss, [x, *ours.parameters()])
 
     def tape():
-        (found,) = (t for t in ours(x)[0].grad_fn.saved_tensors if t is not None and t.dtype == torch.uint8)
+        y = ours(x)[0]
+        (found,) = (t for t in y.grad_fn.saved_tensors if t is not None and t.dtype == torch.uint8)
         return found
 
     assert tape().numel() >= _ops.LARGE
