@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import copy
+import functools
 import gc
 import itertools
 
@@ -249,7 +250,7 @@ def through_files(run, folder):
         torch.save(t, path)
         return path
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, torch.load):
+    with torch.autograd.graph.saved_tensors_hooks(pack, functools.partial(torch.load, weights_only=True)):
         return run()
 
 
