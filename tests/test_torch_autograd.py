@@ -1,7 +1,10 @@
 """Derivatives of any order, torch.compile, torch.export, torch.func, checkpointing and autocast."""
 
+import concurrent.futures
 import copy
+import functools
 import gc
+import itertools
 
 import pytest
 
@@ -11,6 +14,8 @@ from torch.func import functional_call, grad, hessian, jacrev, jvp, stack_module
 from torch.utils import checkpoint  # noqa: E402
 
 import fastrnn  # noqa: E402
+from fastrnn import _core  # noqa: E402
+from fastrnn.torch import _ops  # noqa: E402
 from torch_cases import EXTRAS, KINDS, OURS, STOCK, as_state, flat, state_shapes, twins  # noqa: E402
 
 pytestmark = [  # what PyTorch says of itself
@@ -231,6 +236,86 @@ def test_no_graph_is_kept_alive():
     for _ in range(3):
         ours(x)[0].sum().backward()
     assert graphs() == before
+
+
+# --------------------------------------------------------------------------------------------------------- large tapes
+
+
+def through_files(run, folder):
+    """What is saved for the backward pass lies in files until then."""
+    numbers = itertools.count()
+
+    def pack(t):
+        path = folder / str(next(numbers))
+        torch.save(t, path)
+        return path
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, functools.partial(torch.load, weights_only=True)):
+        return run()
+
+
+def amid_others(run, folder):
+    """While another graph is kept, after memory of such sizes was filled and given back."""
+    other = OURS["LSTM"](4, 40, 2)(torch.randn(80, 64, 4))[0].sum()
+    for held in [_core.memory(size) for size in (5 << 20, 10 << 20, 10 << 20, 20 << 20)]:
+        held[:] = 255
+    del held
+    found = run()
+    other.backward()
+    return found
+
+
+def in_a_thread(run, folder):
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        return pool.submit(run).result()
+
+
+def with_a_default_device(run, folder):
+    with torch.device("meta"):
+        return run()
+
+
+def where_none_is_left(run, folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_core, "memory", lambda size: bytearray(1 << 62))
+        return run()
+
+
+WAYS = [through_files, amid_others, in_a_thread, with_a_default_device, where_none_is_left]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_large_tapes(way, tmp_path, monkeypatch):
+    """They lie in the core's memory, which is used again: the same bits as in PyTorch's, whatever is done meanwhile."""
+    ours = OURS["LSTM"](4, 40, 2, dropout=0.3)
+    x, lengths = torch.randn(80, 64, 4, requires_grad=True), torch.randint(0, 81, (64,))
+
+    def run():
+        torch.manual_seed(1)
+        y, (_, c_n) = ours(x, lengths=lengths)
+        loss = y.square().sum() + c_n.sum()
+        first = torch.autograd.grad(loss, [x, *ours.parameters()], retain_graph=True)
+        ours(x * 2)  # has a tape of the same size
+        return y, *first, *torch.autograd.grad(loss, [x, *ours.parameters()])
+
+    def tape():
+        y = ours(x)[0]
+        (found,) = (t for t in y.grad_fn.saved_tensors if t is not None and t.dtype == torch.uint8)
+        return found
+
+    assert tape().numel() >= _ops.LARGE
+    assert tape().data_ptr() % (2 << 20) == 0  # a large page's
+    found = way(run, tmp_path)
+    monkeypatch.setattr(_ops, "LARGE", float("inf"))
+    assert all(torch.equal(a, b) for a, b in zip(found, run(), strict=True))
+
+
+def test_more_than_there_is_memory_for():
+    """PyTorch's own error, which programs know."""
+    x = torch.zeros(1, 1, 1).expand(1 << 44, 1, 1)
+    for module in twins("LSTM", 1, 64):
+        with pytest.raises(RuntimeError, match="can't allocate memory"):
+            module(x)
 
 
 # ----------------------------------------------------------------------------------------------------------- operators

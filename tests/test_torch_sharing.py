@@ -319,3 +319,17 @@ def test_memory_of_calls(kind):
         ours(x)
 
     assert growth(work, 2000) < MEGABYTE
+
+
+@needs_proc
+def test_memory_of_large_tapes():
+    """Each is given back before the next call."""
+    ours = OURS["GRU"](16, 128)
+    x = torch.randn(80, 32, 16)
+
+    def work(k):
+        ours(x)[0].sum().backward()
+
+    before = ours(x)[0]
+    assert growth(work, 20) < 4 * MEGABYTE  # one has five
+    before.sum().backward()

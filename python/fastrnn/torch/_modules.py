@@ -312,6 +312,7 @@ class _Recurrent(RNNBase):
         dtype = torch.promote_types(low, tensors[-1].dtype) if self._kind == "GRU" else low
         return y.to(dtype), tuple(f.to(dtype) for f in finals) if self._kind == "LSTM" else finals.to(dtype)
 
+    @torch.compiler.disable  # its sizes are data, at which a graph breaks anyway
     def _over_packed(self, packed: PackedSequence, hx: Any, lengths: Any) -> Any:
         """A PackedSequence: the kernels take its data as it is, and the operators by way of padded rows, whose padding
         is neither read nor computed."""

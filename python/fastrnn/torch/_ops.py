@@ -95,7 +95,7 @@ def infer(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """y, h_n and c_n of an x (T, B, I), (B, T, I) or (T, I), or, with `batch_sizes`, of a PackedSequence's data (N, I);
     weights are given by their addresses, or packed."""
-    return _forward(net, weights, x, h0, c0, lengths, batch_sizes, None, 0)
+    return _forward(net, weights, x, h0, c0, lengths, batch_sizes, False, 0)[:3]
 
 
 def train(
@@ -109,12 +109,19 @@ def train(
     batch_sizes: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
     """The same with dropout, and the tape."""
+    return _forward(net, weights, x, h0, c0, lengths, batch_sizes, True, seed)
+
+
+def _new_tape(net: Network, x: Tensor) -> Tensor:
     axes = x.shape
     steps, rows = (axes[0], 1) if len(axes) == 2 else (axes[1], axes[0]) if net.batch_first else axes[:2]
     size = net.tape_bytes(steps, rows)
-    own = size >= LARGE and net.cuda is None
-    tape = torch.frombuffer(_core.memory(size), dtype=torch.uint8) if own else x.new_empty(size, dtype=torch.uint8)
-    return *_forward(net, weights, x, h0, c0, lengths, batch_sizes, tape, seed), tape
+    if size >= LARGE and net.cuda is None:
+        try:
+            return torch.frombuffer(_core.memory(size), dtype=torch.uint8)
+        except MemoryError:
+            return x.new_empty(size, dtype=torch.uint8)  # or PyTorch's own error, which programs know
+    return x.new_empty(size, dtype=torch.uint8)
 
 
 def batch_axis(net: Network, shape: torch.Size, batch_sizes: Tensor | None) -> tuple[int, ...]:
@@ -132,19 +139,20 @@ def _forward(
     c0: Tensor | None,
     lengths: Tensor | None,
     batch_sizes: Tensor | None,
-    tape: Tensor | None,
+    training: bool,
     seed: int,
-) -> tuple[Tensor, Tensor, Tensor | None]:
+) -> tuple[Tensor, Tensor, Tensor | None, Any]:
     shape = x.shape
     batch = batch_axis(net, shape, batch_sizes)
     y = x.new_empty((*shape[:-1], net.width))
     h_n = x.new_empty((net.states, *batch, net.output))
     c_n = x.new_empty((net.states, *batch, net.hidden)) if net.has_cell else None
+    tape = _new_tape(net, x) if training else None
     if net.cuda is not None:
         with _Queue(x) as queue:
             arguments = _arguments(x, lengths, h0, c0, y, tape, seed)
             _device.cuda().forward_at(net.cuda, weights, arguments, h_n.data_ptr(), address(c_n), *queue)
-        return y, h_n, c_n
+        return y, h_n, c_n, tape
     _core.forward_at(
         net.spec,
         weights,
@@ -163,7 +171,7 @@ def _forward(
         address(tape),
         seed,
     )
-    return y, h_n, c_n
+    return y, h_n, c_n, tape
 
 
 class _Queue:
