@@ -46,8 +46,8 @@ template <class T, int N, Init init, Order order> struct Tiles {
   static FASTRNN_FN Function find(int64_t rows, int64_t panels) {
     return rows == 1 ? one_row[panels - 1] : rows == 2 ? two_rows[panels - 1] : more_rows[rows - 1];
   }
-  // Of rows that are enough to wait for the multiplications rather than for what is fetched.
-  static FASTRNN_FN Function find_fetching(int64_t rows) { return more_rows_fetching[rows - 1]; }
+  // For one of several blocks of rows, which have at least half of a full tile's each.
+  static FASTRNN_FN Function find_fetching(int64_t rows) { return rows_fetching[rows - fewest]; }
 
  private:
   template <int M, int... P> static constexpr auto by_panels(std::integer_sequence<int, P...>) {
@@ -57,17 +57,19 @@ template <class T, int N, Init init, Order order> struct Tiles {
     };
     return Table{{tile<T, M, N, P + 1, init, order>...}};
   }
-  template <bool fetches, int... M> static constexpr auto by_rows(std::integer_sequence<int, M...>) {
+  template <int first, bool fetches, int... M> static constexpr auto by_rows(std::integer_sequence<int, M...>) {
     struct Table {
       Function at[sizeof...(M)];
       constexpr Function operator[](int64_t i) const { return at[i]; }
     };
-    return Table{{tile<T, M + 1, N, 1, init, order, fetches>...}};
+    return Table{{tile<T, first + M, N, 1, init, order, fetches>...}};
   }
   static constexpr auto one_row = by_panels<1>(std::make_integer_sequence<int, tile_panels<1, N>>{});
   static constexpr auto two_rows = by_panels<2>(std::make_integer_sequence<int, tile_panels<2, N>>{});
-  static constexpr auto more_rows = by_rows<false>(std::make_integer_sequence<int, tile_rows<N>>{});
-  static constexpr auto more_rows_fetching = by_rows<true>(std::make_integer_sequence<int, tile_rows<N>>{});
+  static constexpr auto more_rows = by_rows<1, false>(std::make_integer_sequence<int, tile_rows<N>>{});
+  static constexpr int fewest = tile_rows<N> / 2;
+  static constexpr auto rows_fetching =
+      by_rows<fewest, true>(std::make_integer_sequence<int, tile_rows<N> - fewest + 1>{});
 };
 
 // Calls where(row, rows, panel, panels) for a tile's Target, and done(row, rows, panel, panels, target) when the tile
@@ -93,13 +95,15 @@ FASTRNN_FN void multiply(const Product<T>& q, Where&& where, Done&& done) {
                    panel_size, init == Init::row ? q.init + panel * W : nullptr,
                    to.c,       to.row,
                    to.panel,   nullptr};
-      if (fetches && block < N) {
-        const int64_t next = q.backwards ? panel - 1 : panel + count;
-        args.ahead = q.panels + next * panel_size + block * q.depth * lanes<T>;
-        Kernels::find_fetching(rows.end - rows.begin)(args);
-      } else {
-        Kernels::find(rows.end - rows.begin, count)(args);
+      auto kernel = Kernels::find(rows.end - rows.begin, count);
+      if constexpr (order == Order::by_k && init == Init::row) {
+        if (fetches && block < N) {
+          const int64_t next = q.backwards ? panel - 1 : panel + count;
+          args.ahead = q.panels + next * panel_size + block * q.depth * lanes<T>;
+          kernel = Kernels::find_fetching(rows.end - rows.begin);
+        }
       }
+      kernel(args);
       done(rows.begin, rows.end - rows.begin, panel, count, to);
     }
   }
