@@ -162,7 +162,7 @@ def warnings(document: Document, noisy: float = 0.2) -> list[str]:
     if peak["least"] < 0.9 * peak["most"]:
         found.append(f"the machine's peak lay between {_giga(peak['least'])} and {_giga(peak['most'])}")
     meeting = document["meeting"]
-    if meeting and meeting["most"] > 2 * meeting["least"]:
+    if meeting["most"] > 2 * meeting["least"]:
         found.append(f"threads met in {duration(meeting['least'])} to {duration(meeting['most'])}")
     others = document["others"] or 0
     if others > 0.05:
@@ -246,9 +246,10 @@ def machine_line(document: Document) -> str:
 
 
 def peak_line(document: Document) -> str:
-    meeting = document["meeting"]
-    met = f", threads meet in {duration(meeting['median'])}" if meeting and meeting["median"] else ""
-    return f"FMA peak {_giga(document['peak']['median'])}{met}"
+    meeting = document["meeting"]["median"]
+    return f"FMA peak {_giga(document['peak']['median'])}" + (
+        f", threads meet in {duration(meeting)}" if meeting else ""
+    )
 
 
 def software_line(document: Document) -> str:
