@@ -48,6 +48,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   define_xla(m);
 #else
   m.def("xla_handlers", [] { return py::dict(); });
+  m.def("xla_device_handlers", [](const py::capsule&) { return py::dict(); }, "device"_a);
   m.def("xla_version", [] { return py::make_tuple(0, 0); });
 #endif
 

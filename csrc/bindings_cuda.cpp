@@ -9,6 +9,7 @@
 #include <mutex>
 
 #include "bindings_dlpack.h"
+#include "device.h"
 #include "memory.h"
 
 namespace py = pybind11;
@@ -121,13 +122,15 @@ Contexts& contexts() {
   return *all;
 }
 
+cuda::Options settings() { return {tf32, chosen_way}; }
+
 // `allocate` gives so many bytes of the device's memory, which it keeps until the call's work on the stream is done.
 template <class Call, class Run>
 void run(const Network& net, const Call& call, const py::function& allocate, int device, Run run_on) {
   const auto bytes = cuda::workspace(net, call);
   auto* memory = static_cast<std::byte*>(pointer(allocate(bytes).template cast<Address>()));
   const py::gil_scoped_release release;
-  contexts().use(device, [&](cuda::Context& context) { run_on(context, memory, cuda::Options{tf32, chosen_way}); });
+  contexts().use(device, [&](cuda::Context& context) { run_on(context, memory, settings()); });
 }
 
 void run_forward(const Network& net, const std::vector<Address>& weights, const Arguments& a, Address h_n, Address c_n,
@@ -157,6 +160,39 @@ void run_backward(const Network& net, const std::vector<Address>& weights, const
     cuda::backward(context, net, layers, call, memory, reinterpret_cast<cuda::Stream>(stream), options);
   });
 }
+
+// For calls that Python has no part in.
+class Calls : public Device {
+ public:
+  size_t tape_bytes(const Spec& spec, int64_t steps, int64_t rows) const override {
+    return cuda::tape_layout(spec, steps, rows).bytes;
+  }
+  size_t workspace(const Spec& spec, const Forward& call) const override { return cuda::workspace(spec, call); }
+  size_t workspace(const Spec& spec, const Backward& call) const override { return cuda::workspace(spec, call); }
+  void read_lengths(const void* from, bool wide, int64_t rows, int64_t steps, int64_t* to,
+                    void* stream) const override {
+    cuda::read_lengths(from, wide, rows, steps, to, static_cast<cuda::Stream>(stream));
+  }
+  void forward(const Spec& spec, const Weights& weights, const Forward& call, const uint64_t* dropout_seed,
+               std::byte* memory, void* stream) const override {
+    use(dropout_seed, [&](cuda::Context& context, const cuda::Options& options) {
+      cuda::forward(context, spec, weights, call, memory, static_cast<cuda::Stream>(stream), options);
+    });
+  }
+  void backward(const Spec& spec, const Weights& weights, const Backward& call, const uint64_t* dropout_seed,
+                std::byte* memory, void* stream) const override {
+    use(dropout_seed, [&](cuda::Context& context, const cuda::Options& options) {
+      cuda::backward(context, spec, weights, call, memory, static_cast<cuda::Stream>(stream), options);
+    });
+  }
+
+ private:
+  template <class Call> static void use(const uint64_t* dropout_seed, Call call) {
+    cuda::Options options = settings();
+    options.dropout_seed = dropout_seed;
+    contexts().use(cuda::device_number(), [&](cuda::Context& context) { call(context, options); });
+  }
+};
 
 }  // namespace
 
@@ -225,5 +261,9 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
       },
       "first"_a, "then"_a);
   m.def("current_device", &cuda::device_number);
+  m.def("device", [] {
+    static const Calls calls;
+    return py::capsule(static_cast<const Device*>(&calls), Device::name);
+  });
   m.def("describe_device", &cuda::describe_device);
 }

@@ -1,15 +1,18 @@
-// Calls from programs that XLA has compiled, for JAX: handlers of XLA's foreign function interface, on the CPU.
+// Calls from programs that XLA has compiled, for JAX: handlers of XLA's foreign function interface, on the CPU and, for
+// builds with a CUDA side, on a GPU.
 //
 // A network comes as the attributes that make_network takes; two more, `inputs` and `outputs`, name the arrays on
 // either side, in their order. Which there are says what is wanted: an output `tape` makes a forward call one for
 // training. XLA calls the handlers on threads of its own, several at once and without Python's lock, and takes errors
 // as values.
 #include "bindings.h"
+#include "device.h"
 
 #include <sys/mman.h>
 #include <xla/ffi/api/ffi.h>
 
 #include <algorithm>
+#include <atomic>
 #include <locale>
 #include <map>
 #include <sstream>
@@ -67,17 +70,41 @@ std::optional<NamedOptions> options_of(Attributes& a) {
   return NamedOptions{std::move(activations), clip > 0 ? std::optional(clip) : std::nullopt, coupled, peephole};
 }
 
-Network network_of(Attributes& a) {
-  return make_network(a.text("cell"), a.get<int64_t>("input_size"), a.get<int64_t>("hidden_size"),
-                      a.get<int64_t>("num_layers"), a.get<bool>("bias"), a.get<bool>("batch_first"),
-                      a.get<double>("dropout"), a.get<bool>("bidirectional"), a.get<int64_t>("proj_size"),
-                      a.text("dtype"), options_of(a));
+Network network_of(Attributes& a, bool on_device) {
+  const std::string dtype = a.text("dtype");
+  const bool half = on_device && (dtype == "float16" || dtype == "bfloat16");
+  Network net = make_network(a.text("cell"), a.get<int64_t>("input_size"), a.get<int64_t>("hidden_size"),
+                             a.get<int64_t>("num_layers"), a.get<bool>("bias"), a.get<bool>("batch_first"),
+                             a.get<double>("dropout"), a.get<bool>("bidirectional"), a.get<int64_t>("proj_size"),
+                             half ? "float32" : dtype, options_of(a));
+  if (half) net.dtype = dtype == "float16" ? DType::float16 : DType::bfloat16;
+  if (on_device && net.options) {
+    wrong_value("peephole, coupled_input_forget, clip and activations", "none of them, as CUDA has none", "some");
+  }
+  return net;
 }
 
 // --- arrays ---------------------------------------------------------------------------------------------------------
 
+ffi::DataType type_of(DType type) {
+  switch (type) {
+    case DType::float64:
+      return ffi::F64;
+    case DType::float16:
+      return ffi::F16;
+    case DType::bfloat16:
+      return ffi::BF16;
+    default:
+      return ffi::F32;
+  }
+}
+
 const char* name_of(ffi::DataType type) {
   switch (type) {
+    case ffi::F16:
+      return "float16";
+    case ffi::BF16:
+      return "bfloat16";
     case ffi::F32:
       return "float32";
     case ffi::F64:
@@ -103,7 +130,7 @@ class Arrays {
  public:
   template <class Buffers>
   Arrays(const Network& net, const char* side, const std::string& names, const Buffers& given)
-      : dtype_(net.dtype == DType::float32 ? ffi::F32 : ffi::F64) {
+      : dtype_(type_of(net.dtype)) {
     size_t count = 0;
     for (size_t begin = 0; begin < names.size(); ++count) {
       const size_t end = std::min(names.find(' ', begin), names.size());
@@ -119,6 +146,7 @@ class Arrays {
     }
   }
 
+  const std::map<std::string, ffi::AnyBuffer>& all() const { return all_; }
   bool has(const std::string& name) const { return all_.count(name) > 0; }
 
   Shape shape(const std::string& name) const {
@@ -142,19 +170,6 @@ class Arrays {
     return has(name) ? get(name, wanted_shape) : nullptr;
   }
 
-  // XLA gives back the memory of large results and tapes after each run, and gets new pages for the next: fewer, larger
-  // ones are ready sooner.
-  void ask_for_large_pages() const {
-#if defined(MADV_HUGEPAGE)
-    constexpr uintptr_t page = uintptr_t{2} << 20;
-    for (const auto& [name, array] : all_) {
-      const auto begin = reinterpret_cast<uintptr_t>(array.untyped_data());
-      const uintptr_t first = (begin + page - 1) / page * page, last = (begin + array.size_bytes()) / page * page;
-      if (last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
-    }
-#endif
-  }
-
   std::vector<void*> parameters(const Network& net, const std::string& prefix) const {
     std::vector<void*> flat;
     for (const auto& [name, wanted_shape] : parameter_shapes(net)) flat.push_back(get(prefix + name, wanted_shape));
@@ -172,41 +187,124 @@ class Arrays {
   std::map<std::string, ffi::AnyBuffer> all_;
 };
 
-// In the core's type: JAX's integers have 32 bits, or 64 where it is told so.
-template <class Int> std::vector<int64_t> checked_lengths(const void* data, const Extent& e) {
-  const auto* given = static_cast<const Int*>(data);
-  std::vector<int64_t> lengths(given, given + e.rows);
-  for (size_t i = 0; i < lengths.size(); ++i) {
-    if (lengths[i] < 0 || lengths[i] > e.steps) {
-      wrong_value("lengths", "values in 0 ... " + std::to_string(e.steps),
-                  std::to_string(lengths[i]) + " at index " + std::to_string(i));
+// --- where calls run ------------------------------------------------------------------------------------------------
+
+// On the threads of the core.
+class OnHost {
+ public:
+  static constexpr bool on_device = false;
+
+  // XLA gives back the memory of large results and tapes after each run, and gets new pages for the next: fewer, larger
+  // ones are ready sooner.
+  void expect_writes([[maybe_unused]] const Arrays& out) const {
+#if defined(MADV_HUGEPAGE)
+    constexpr uintptr_t page = uintptr_t{2} << 20;
+    for (const auto& [name, array] : out.all()) {
+      const auto begin = reinterpret_cast<uintptr_t>(array.untyped_data());
+      const uintptr_t first = (begin + page - 1) / page * page, last = (begin + array.size_bytes()) / page * page;
+      if (last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+    }
+#endif
+  }
+
+  size_t tape_bytes(const Network& net, const Extent& e) const { return tape_layout(net, e.steps, e.rows).bytes; }
+
+  // In the core's type: JAX's integers have 32 bits, or 64 where it is told so.
+  const int64_t* lengths(const void* given, bool wide, const Extent& e) {
+    if (wide) {
+      check(static_cast<const int64_t*>(given), e);
+    } else {
+      check(static_cast<const int32_t*>(given), e);
+    }
+    return lengths_.data();
+  }
+
+  void run(const Network& net, const std::vector<LayerWeights>& weights, Forward& f, const uint64_t* seed) const {
+    if (seed) f.dropout_seed = *seed;
+    forward(net, weights, f);
+  }
+  void run(const Network& net, const std::vector<LayerWeights>& weights, Backward& b, const uint64_t* seed) const {
+    if (seed) b.dropout_seed = *seed;
+    backward(net, weights, b);
+  }
+
+ private:
+  template <class Int> void check(const Int* given, const Extent& e) {
+    lengths_.assign(given, given + e.rows);
+    for (size_t i = 0; i < lengths_.size(); ++i) {
+      if (lengths_[i] < 0 || lengths_[i] > e.steps) {
+        wrong_value("lengths", "values in 0 ... " + std::to_string(e.steps),
+                    std::to_string(lengths_[i]) + " at index " + std::to_string(i));
+      }
     }
   }
-  return lengths;
-}
+
+  std::vector<int64_t> lengths_;
+};
+
+// The CUDA side's, where a build has one.
+std::atomic<const Device*> device{nullptr};
+
+// On the current device: XLA has made it that of the stream.
+class OnDevice {
+ public:
+  static constexpr bool on_device = true;
+  OnDevice(void* stream, ffi::ScratchAllocator& memory) : stream_(stream), memory_(memory) {}
+
+  void expect_writes(const Arrays&) const {}
+  size_t tape_bytes(const Network& net, const Extent& e) const { return side().tape_bytes(net, e.steps, e.rows); }
+  const int64_t* lengths(const void* given, bool wide, const Extent& e) {
+    auto* const to = static_cast<int64_t*>(allocate(static_cast<size_t>(e.rows) * sizeof(int64_t)));
+    side().read_lengths(given, wide, e.rows, e.steps, to, stream_);
+    return to;
+  }
+  void run(const Network& net, const std::vector<LayerWeights>& weights, const Forward& f, const uint64_t* seed) {
+    side().forward(net, weights, f, seed, static_cast<std::byte*>(allocate(side().workspace(net, f))), stream_);
+  }
+  void run(const Network& net, const std::vector<LayerWeights>& weights, const Backward& b, const uint64_t* seed) {
+    side().backward(net, weights, b, seed, static_cast<std::byte*>(allocate(side().workspace(net, b))), stream_);
+  }
+
+ private:
+  static const Device& side() { return *device.load(); }
+
+  void* allocate(size_t bytes) {
+    const auto found = memory_.Allocate(std::max<size_t>(bytes, 1), Device::alignment);
+    if (!found) throw std::bad_alloc();
+    return *found;
+  }
+
+  void* stream_;
+  ffi::ScratchAllocator&
+      memory_;  // what it gave goes to others when the call ends, after the call's work on the stream
+};
 
 // --- calls ----------------------------------------------------------------------------------------------------------
 
 // What forward and backward calls have in common: the network, its arrays, and the inputs of forward.
-struct Call {
+template <class Place_> struct Call {
+  using Place = Place_;
+
+  Place place;
   Attributes attributes;
   Network net;
   Arrays in, out;
   Extent extent;
-  std::vector<int64_t> lengths;
+  const int64_t* lengths = nullptr;
+  const uint64_t* seed = nullptr;
   std::vector<LayerWeights> weights;
 
-  Call(const ffi::RemainingArgs& args, const ffi::RemainingRets& rets, const ffi::Dictionary& given)
-      : attributes(given), net(network_of(attributes)), in(net, "inputs", attributes.text("inputs"), args),
-        out(net, "outputs", attributes.text("outputs"), rets), extent(checked_extent()),
-        weights(by_layer<LayerWeights>(net, in.parameters(net, ""))) {
+  Call(Place where, const ffi::RemainingArgs& args, const ffi::RemainingRets& rets, const ffi::Dictionary& given)
+      : place(std::move(where)), attributes(given), net(network_of(attributes, Place::on_device)),
+        in(net, "inputs", attributes.text("inputs"), args), out(net, "outputs", attributes.text("outputs"), rets),
+        extent(checked_extent()), weights(by_layer<LayerWeights>(net, in.parameters(net, ""))) {
     attributes.expect_no_more();
-    out.ask_for_large_pages();
+    place.expect_writes(out);
     if (in.has("lengths")) {
       const bool wide = in.type("lengths") == ffi::S64;
-      const void* data = in.get("lengths", wide ? ffi::S64 : ffi::S32, {extent.rows});
-      lengths = wide ? checked_lengths<int64_t>(data, extent) : checked_lengths<int32_t>(data, extent);
+      lengths = place.lengths(in.get("lengths", wide ? ffi::S64 : ffi::S32, {extent.rows}), wide, extent);
     }
+    if (in.has("seed")) seed = static_cast<const uint64_t*>(in.get("seed", ffi::U32, {2}));  // the low half first
   }
 
   Shape y_shape() const { return over_time(net, extent, {net.width()}); }
@@ -219,9 +317,11 @@ struct Call {
     return net.batch_first && extent.batched ? Strided{data, width, T * width, 1} : Strided{data, B * width, width, 1};
   }
 
+  // A program knows no place when its arrays get their shapes: a tape is as large as the largest of all places.
   std::byte* tape(const Arrays& side) const {
-    const size_t bytes = tape_layout(net, extent.steps, extent.rows).bytes;
-    void* const data = side.get("tape", ffi::U8, {static_cast<int64_t>(bytes)});
+    const auto bytes = static_cast<int64_t>(place.tape_bytes(net, extent));
+    const Shape found = side.shape("tape");
+    void* const data = side.get("tape", ffi::U8, {found.size() == 1 ? std::max(bytes, found[0]) : bytes});
     // XLA aligns all its buffers so, and JAX copies what it is lent where that lies elsewhere.
     if (reinterpret_cast<uintptr_t>(data) % line) wrong_value("tape", "an address that is a multiple of 64", "another");
     return static_cast<std::byte*>(data);
@@ -229,15 +329,11 @@ struct Call {
 
   void fill(Forward& call, const Arrays& side_of_y) const {
     call.steps = extent.steps, call.rows = extent.rows;
-    call.lengths = in.has("lengths") ? lengths.data() : nullptr;
+    call.lengths = lengths;
     call.x = over_steps(in.get("x", over_time(net, extent, {net.input_size})), net.input_size);
     call.h0 = in.get_if_there("h0", h_shape());
     if (net.has_cell()) call.c0 = in.get_if_there("c0", c_shape());
     call.y = over_steps(side_of_y.get("y", y_shape()), net.width());
-    if (in.has("seed")) {
-      const auto* halves = static_cast<const uint32_t*>(in.get("seed", ffi::U32, {2}));
-      call.dropout_seed = uint64_t{halves[0]} << 32 | halves[1];
-    }
   }
 
  private:
@@ -248,16 +344,16 @@ struct Call {
   }
 };
 
-void run_forward(const Call& call) {
+template <class Place> void run_forward(Call<Place>& call) {
   Forward f{};
   call.fill(f, call.out);
   f.h_n = call.out.get("h_n", call.h_shape());
   if (call.net.has_cell()) f.c_n = call.out.get("c_n", call.c_shape());
   if (call.out.has("tape")) f.tape = call.tape(call.out);
-  forward(call.net, call.weights, f);
+  call.place.run(call.net, call.weights, f, call.seed);
 }
 
-void run_backward(const Call& call) {
+template <class Place> void run_backward(Call<Place>& call) {
   Backward b{};
   call.fill(b, call.in);
   b.tape = call.tape(call.in);
@@ -274,21 +370,46 @@ void run_backward(const Call& call) {
   }
   const auto gradients = by_layer<LayerGradients>(call.net, call.out.parameters(call.net, "d"));
   b.gradients = gradients.data();
-  backward(call.net, call.weights, b);
+  call.place.run(call.net, call.weights, b, call.seed);
 }
 
-template <void (*run)(const Call&)> XLA_FFI_Error* handle(XLA_FFI_CallFrame* frame) {
-  const auto guarded = [](ffi::RemainingArgs args, ffi::RemainingRets rets, ffi::Dictionary attributes) {
-    try {
-      run(Call(args, rets, attributes));
-      return ffi::Error::Success();
-    } catch (const std::bad_alloc&) {
-      return ffi::Error(ffi::ErrorCode::kResourceExhausted, "fastrnn: not enough memory for the call");
-    } catch (const std::exception& error) {
-      return ffi::Error::InvalidArgument(std::string("fastrnn: ") + error.what());
-    }
+template <class Run> ffi::Error guarded(Run run) {
+  try {
+    run();
+    return ffi::Error::Success();
+  } catch (const std::bad_alloc&) {
+    return ffi::Error(ffi::ErrorCode::kResourceExhausted, "fastrnn: not enough memory for the call");
+  } catch (const std::exception& error) {
+    return ffi::Error::InvalidArgument(std::string("fastrnn: ") + error.what());
+  }
+}
+
+template <void (*run)(Call<OnHost>&)> XLA_FFI_Error* handle(XLA_FFI_CallFrame* frame) {
+  const auto call = [](ffi::RemainingArgs args, ffi::RemainingRets rets, ffi::Dictionary attributes) {
+    return guarded([&] {
+      Call<OnHost> made({}, args, rets, attributes);
+      run(made);
+    });
   };
-  static const auto handler = ffi::Ffi::Bind().RemainingArgs().RemainingRets().Attrs().To(guarded);
+  static const auto handler = ffi::Ffi::Bind().RemainingArgs().RemainingRets().Attrs().To(call);
+  return handler->Call(frame);
+}
+
+template <void (*run)(Call<OnDevice>&)> XLA_FFI_Error* handle_on_device(XLA_FFI_CallFrame* frame) {
+  const auto call = [](void* stream, ffi::ScratchAllocator memory, ffi::RemainingArgs args, ffi::RemainingRets rets,
+                       ffi::Dictionary attributes) {
+    return guarded([&] {
+      Call<OnDevice> made({stream, memory}, args, rets, attributes);
+      run(made);
+    });
+  };
+  static const auto handler = ffi::Ffi::Bind()
+                                  .Ctx<ffi::PlatformStream<void*>>()
+                                  .Ctx<ffi::ScratchAllocator>()
+                                  .RemainingArgs()
+                                  .RemainingRets()
+                                  .Attrs()
+                                  .To(call);
   return handler->Call(frame);
 }
 
@@ -299,10 +420,22 @@ py::capsule capsule(XLA_FFI_Handler* handler) { return py::capsule(reinterpret_c
 void define_xla(py::module_& m) {
   m.def("xla_handlers", [] {
     py::dict handlers;
-    handlers["fastrnn_forward"] = capsule(&handle<run_forward>);
-    handlers["fastrnn_backward"] = capsule(&handle<run_backward>);
+    handlers["fastrnn_forward"] = capsule(&handle<run_forward<OnHost>>);
+    handlers["fastrnn_backward"] = capsule(&handle<run_backward<OnHost>>);
     return handlers;
   });
+  m.def(
+      "xla_device_handlers",
+      [](const py::capsule& given) {
+        const std::string_view found = given.name() ? given.name() : "a capsule without a name";
+        if (found != Device::name) wrong_value("device", Device::name, std::string(found));
+        device = given.get_pointer<const Device>();
+        py::dict handlers;
+        handlers["fastrnn_forward"] = capsule(&handle_on_device<run_forward<OnDevice>>);
+        handlers["fastrnn_backward"] = capsule(&handle_on_device<run_backward<OnDevice>>);
+        return handlers;
+      },
+      py::arg("device"));
   m.def("xla_version", [] { return py::make_tuple(XLA_FFI_API_MAJOR, XLA_FFI_API_MINOR); });
 }
 

@@ -14,7 +14,10 @@ FASTRNN_FN uint64_t splitmix64(uint64_t z) {
   return z ^ (z >> 31);
 }
 
-FASTRNN_FN uint64_t dropout_key(const Dropout& dropout) { return splitmix64(splitmix64(dropout.seed) + dropout.layer); }
+FASTRNN_FN uint64_t dropout_key(const Dropout& dropout) {
+  const uint64_t seed = dropout.seed_at ? *dropout.seed_at : dropout.seed;
+  return splitmix64(splitmix64(seed) + dropout.layer);
+}
 
 // Of the first element of row b at step t.
 FASTRNN_FN int64_t dropout_number(const Dropout& dropout, int64_t rows, int64_t t, int64_t b) {

@@ -53,6 +53,7 @@ struct Dropout {
   uint32_t threshold;  // of 2^24
   int64_t width;
   double scale;
+  const uint64_t* seed_at;  // where the seed lies, in place of `seed`; on CUDA alone
 };
 inline Dropout layer_dropout(const Spec& spec, int64_t layer, uint64_t seed, bool training) {
   if (!training || layer == 0 || spec.dropout <= 0) return {};
@@ -61,7 +62,8 @@ inline Dropout layer_dropout(const Spec& spec, int64_t layer, uint64_t seed, boo
           static_cast<uint64_t>(layer),
           static_cast<uint32_t>(std::floor(spec.dropout * 0x1p24)),
           spec.layer_input(layer),
-          1 / (1 - spec.dropout)};
+          1 / (1 - spec.dropout),
+          nullptr};
 }
 
 template <class T> struct Sequence {

@@ -47,6 +47,18 @@ template <class T> __global__ void scatter_gradient(InputGradient<T> s) {
   });
 }
 
+template <class Int> struct Lengths {
+  const Int* from;
+  int64_t steps;
+  int64_t* to;
+};
+template <class Int> __global__ void clamp_lengths(Lengths<Int> s, int64_t rows) {
+  for_each_element(rows, 1, [&](int64_t row, int64_t) {
+    const int64_t length = s.from[row];
+    s.to[row] = length < 0 ? 0 : length > s.steps ? s.steps : length;
+  });
+}
+
 // Sums over the rows of (count, stride), of `width` columns. A block has 32 columns; each of its warps sums every 32nd
 // row, and the first warp their sums, always in the same order.
 inline constexpr int sum_warps = 32;

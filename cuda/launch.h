@@ -4,9 +4,9 @@
 // The calls take the core's own Spec, Forward and Backward. All their pointers are of device memory, `lengths` too;
 // DType may also be float16 or bfloat16. Sums are then taken in float, and c is kept in float from step to step; c0,
 // c_n and their gradients have the network's type. A call queues work and returns: it neither allocates device memory
-// nor waits for the device, and may be captured in a CUDA graph, which then repeats it with the same pointers and the
-// same dropout seed. The same call on the same kind of device gives the same bits. Dropout drops what it drops on the
-// CPU.
+// nor waits for the device, and may be captured in a CUDA graph, which then repeats it with the same pointers and,
+// unless that is read from the device's memory, the same dropout seed. The same call on the same kind of device gives
+// the same bits. Dropout drops what it drops on the CPU.
 //
 // They throw std::runtime_error when CUDA refuses something; sizes that do not fit together are the caller's error and
 // are not looked for here. Beside what csrc/fastrnn.h says:
@@ -58,6 +58,7 @@ struct Options {
   bool tf32 = false;         // float32 products on tensor cores, cuBLAS' and those on chip, with factors of 11 bits
   Way way = Way::automatic;  // another one: std::runtime_error where it does not serve the sizes
   int blocks = 0;            // that share the hidden units between them; 0: the best number
+  const uint64_t* dropout_seed = nullptr;  // of device memory: read in place of the call's
 };
 
 // The current device, and the ways of running that it has; or that there is none.
@@ -79,6 +80,10 @@ std::vector<std::pair<int64_t, int64_t>> tape_parts(const Spec&);
 // Bytes of workspace that a call needs. Of the call's pointers it matters only which are null.
 size_t workspace(const Spec&, const Forward&);
 size_t workspace(const Spec&, const Backward&);
+
+// Of the caller's lengths, int64 if `wide` or else int32, those that a call takes. Nobody knows here what they are: one
+// that is not in 0 ... T becomes the nearest that is.
+void read_lengths(const void* from, bool wide, int64_t rows, int64_t steps, int64_t* to, Stream);
 
 void forward(Context&, const Spec&, const std::vector<LayerWeights>&, const Forward&, std::byte* workspace, Stream,
              const Options& = {});

@@ -92,7 +92,11 @@ template <class T> class Network {
     if (k.has_cell) s.cells = on_tape(kept(layer).cells[static_cast<size_t>(direction)]);
   }
 
-  Dropout dropout(int64_t layer) const { return layer_dropout(spec, layer, call.dropout_seed, call.tape != nullptr); }
+  Dropout dropout(int64_t layer) const {
+    Dropout d = layer_dropout(spec, layer, call.dropout_seed, call.tape != nullptr);
+    d.seed_at = seed_at;
+    return d;
+  }
 
   // A layer's input; `below` is where the layer below has put its output.
   Matrix<const T> input(int64_t layer, const Strided& below, Stream stream) const {
@@ -105,7 +109,8 @@ template <class T> class Network {
     return {input_rows, width};
   }
 
-  void begin(Context::Parts& parts, Stream stream, const Options& options) const {
+  void begin(Context::Parts& parts, Stream stream, const Options& options) {
+    seed_at = options.dropout_seed;
     parts.products[0].begin(stream, blas[0], options.tf32);
     if (D == 2) parts.products[1].begin(parts.side.stream(), blas[1], options.tf32);
   }
@@ -127,6 +132,7 @@ template <class T> class Network {
   TapeLayout tape;
   std::byte* blas[2];
   T* input_rows;  // (T B, widest): a layer's input where it cannot be read as it lies
+  const uint64_t* seed_at = nullptr;
 };
 
 template <class T> class ForwardNetwork : Network<T> {
@@ -322,6 +328,17 @@ TapeLayout tape_layout(const Spec& spec, int64_t steps, int64_t rows) {
     layout.layers.push_back(std::move(kept));
   }
   return layout;
+}
+
+void read_lengths(const void* from, bool wide, int64_t rows, int64_t steps, int64_t* to, Stream stream) {
+  const auto read = [&]<class Int>(const Int* lengths) {
+    launch_elements(rows, 1, stream, clamp_lengths<Int>, Lengths<Int>{lengths, steps, to}, rows);
+  };
+  if (wide) {
+    read(static_cast<const int64_t*>(from));
+  } else {
+    read(static_cast<const int32_t*>(from));
+  }
 }
 
 size_t workspace(const Spec& spec, const Forward& call) {

@@ -201,7 +201,7 @@ def bits_of(array, dtype):
     return Lent(torch.from_numpy(encode(array, dtype).view(np.int16).copy()).view(torch.bfloat16))
 
 
-@pytest.mark.parametrize("dtype", fastrnn.cuda.HALF)
+@pytest.mark.parametrize("dtype", _device.HALF)
 @pytest.mark.parametrize("cell", [*(cell for cell in CELLS if cell != "rnn_relu"), PROJECTED])
 def test_half_precision(cuda, cell, dtype):
     case = Case(cell, 8, 3, 5, 6, 2, bidirectional=True, dropout=0.3, ragged=True)
@@ -228,7 +228,7 @@ def test_half_precision(cuda, cell, dtype):
 
 def test_a_layer_in_half_precision(cuda, tmp_path):
     """Constructed, shown, saved, copied; its parameters are float32."""
-    for dtype in (*fastrnn.cuda.HALF, np.float16, np.dtype("float16")):
+    for dtype in (*_device.HALF, np.float16, np.dtype("float16")):
         lstm = fastrnn.cuda.LSTM(3, 4, 1, True, False, 0.0, False, 0, dtype, seed=1)
         name = dtype if isinstance(dtype, str) else "float16"
         assert lstm.dtype == name

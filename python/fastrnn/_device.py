@@ -7,6 +7,10 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+from ._core import Spec
+
+HALF = "float16", "bfloat16"  # which no network has elsewhere
+
 
 @lru_cache(maxsize=1)
 def cuda() -> Any:
@@ -20,3 +24,11 @@ def required() -> Any:
     if module is None:
         raise RuntimeError("fastrnn.cuda: this build has no CUDA kernels; build it with FASTRNN_CUDA=ON")
     return module
+
+
+def network(spec: Spec, dtype: str) -> Any:
+    """The CUDA side's description of a network, in a type of its own."""
+    if spec.options is not None:
+        raise ValueError("CUDA has no peephole, coupled_input_forget, clip and activations: leave them out")
+    options = spec.num_layers, spec.bias, spec.batch_first, spec.dropout, spec.bidirectional, spec.proj_size
+    return required().Network(spec.cell, spec.input_size, spec.hidden_size, *options, dtype)

@@ -32,15 +32,7 @@ from ._core import Spec
 from ._device_arrays import Array, View, view
 from ._spec import Array as NumPyArray
 
-HALF = "float16", "bfloat16"
 LINE = 256  # bytes; every array of a tape begins at a multiple
-
-
-def _network(spec: Spec, dtype: str) -> Any:
-    if spec.options is not None:
-        raise ValueError("CUDA has no peephole, coupled_input_forget, clip and activations: leave them out")
-    options = spec.num_layers, spec.bias, spec.batch_first, spec.dropout, spec.bidirectional, spec.proj_size
-    return _device.required().Network(spec.cell, spec.input_size, spec.hidden_size, *options, dtype)
 
 
 class _Call:
@@ -48,7 +40,7 @@ class _Call:
 
     def __init__(self, spec: Spec, dtype: str, weights: Sequence[View], x: Any, state: Any, lengths: Any) -> None:
         self.spec, self.dtype, self.weights = spec, dtype, weights
-        self.network = _network(spec, dtype)
+        self.network = _device.network(spec, dtype)
         self.x = view("x", x, dtype, contiguous=False)
         self.shape = self.x.shape
         self.batched = len(self.shape) == 3
@@ -249,7 +241,7 @@ class _Engine:
 def _half(dtype: Any) -> str | None:
     """The name of a type of 16 bits, which NumPy may not know; of any other None."""
     name = getattr(dtype, "name", None) or getattr(dtype, "__name__", dtype)
-    return name if isinstance(name, str) and name in HALF else None
+    return name if isinstance(name, str) and name in _device.HALF else None
 
 
 class _OnDevice:
@@ -313,7 +305,7 @@ def explain_plan(layer: RNN | LSTM | GRU, steps: int, rows: int, backward: bool 
     if not isinstance(layer, _OnDevice):
         raise TypeError(f"layer must be one of fastrnn.cuda, {got(layer)}")
     sizes = check_int("steps", steps, 0), check_int("rows", rows, 0)
-    network = _network(layer.spec, layer.dtype)
+    network = _device.network(layer.spec, layer.dtype)
     return str(_device.required().explain_plan(network, *sizes, check_bool("backward", backward)))
 
 

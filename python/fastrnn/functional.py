@@ -268,8 +268,10 @@ def _network(
     options: Options,
     dropout: float = 0.0,
     array_type: type = np.ndarray,
+    dtype: str | None = None,
 ) -> tuple[_core.Spec, list[Array]]:
-    """The network that the weights, of an adapter's type of arrays, make; and its weights in the flat order."""
+    """The network that the weights, of an adapter's type of arrays, make; and its weights in the flat order. None: the
+    weights' dtype."""
     num_layers = check_int("num_layers", num_layers, 1, MAX_LAYERS)
     bidirectional = check_bool("bidirectional", bidirectional)
     peephole = check_bool("peephole", options.peephole)
@@ -295,7 +297,7 @@ def _network(
         of = f"{'a' if kind == 'gru' else 'an'} {kind.upper()}"
         raise ValueError(f"weight_ih_l0 must have {gates} rows for each unit of {of}, got {rows} rows")
     proj_size = _matrix(weights, "weight_hr_l0", array_type).shape[0] if projected else 0
-    dtype = check_dtype("dtype of weight_ih_l0", weights["weight_ih_l0"].dtype)
+    dtype = dtype or check_dtype("dtype of weight_ih_l0", weights["weight_ih_l0"].dtype)
     sizes = input_size, rows // gates, num_layers
     spec = make_spec(cell, *sizes, bias, batch_first, dropout, bidirectional, proj_size, dtype, options)
     return spec, [weights[name] for name in names]

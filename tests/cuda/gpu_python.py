@@ -99,14 +99,16 @@ def test_torch_lengths(fastrnn, kind):
             hold([y[:length, row]], [wanted], torch.float32)
 
 
+@pytest.mark.parametrize("varied", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_torch_in_a_graph(fastrnn, kind):
-    """Captured with its gradients, and replayed on other numbers."""
+def test_torch_in_a_graph(fastrnn, kind, varied):
+    """Captured with its gradients, and replayed on other numbers and lengths: the bits of calls outside of it."""
     ours, theirs, x, dy = twins(fastrnn, kind, torch.float16)
     static = x.clone().requires_grad_()
+    lengths = {"lengths": torch.full((ROWS,), STEPS, device="cuda")} if varied else {}
 
     def step():
-        y, _ = ours(static)
+        y, _ = ours(static, **lengths)
         return [y, *torch.autograd.grad(y, [static, *ours.parameters()], dy)]
 
     stream = torch.cuda.Stream()
@@ -120,8 +122,13 @@ def test_torch_in_a_graph(fastrnn, kind):
     other = torch.randn_like(x)
     with torch.no_grad():
         static.copy_(other)
+    if varied:
+        lengths["lengths"].copy_(torch.tensor(LENGTHS) * 2 - 1)  # those that are out of range count as 0 and T
     graph.replay()
-    hold([t.detach() for t in captured], results(theirs, other.double(), dy.double()), torch.float16)
+    within = {"lengths": [min(max(2 * n - 1, 0), STEPS) for n in LENGTHS]} if varied else {}
+    assert all(torch.equal(a, b) for a, b in zip(captured, results(ours, other, dy, **within), strict=True))
+    if not varied:
+        hold([t.detach() for t in captured], results(theirs, other.double(), dy.double()), torch.float16)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -142,6 +149,49 @@ def test_arrays(fastrnn, kind, dtype):
         got = [torch.from_dlpack(a) for a in (output, gradients.x, *gradients.parameters.values())]
         assert all(torch.equal(a, b) for a, b in zip(got, [y, *wanted], strict=True))
     torch.cuda.synchronize()
+
+
+@pytest.mark.parametrize("dtype", DTYPES.values())
+@pytest.mark.parametrize("kind", KINDS)
+def test_jax(fastrnn, kind, dtype):
+    """Under jit, with gradients, lengths and dropout, against the kernels of the CPU in float64."""
+    jax = pytest.importorskip("jax")
+    if jax.default_backend() != "gpu":
+        pytest.skip("this JAX sees no GPU")
+    if not fastrnn._core.xla_handlers():
+        pytest.skip("this build of fastrnn was made without the headers of jaxlib")
+    import fastrnn.jax
+
+    jax.config.update("jax_enable_x64", True)
+    layer = getattr(fastrnn, kind)(INPUTS, HIDDEN, 2, bidirectional=True, dropout=0.3, dtype="float64", seed=1)
+    rng = np.random.default_rng(0)
+    x = jax.numpy.asarray(rng.standard_normal((STEPS, ROWS, INPUTS)), dtype)
+    dy = jax.numpy.asarray(rng.standard_normal((STEPS, ROWS, 2 * HIDDEN)), dtype)
+    weights = {name: jax.numpy.asarray(w, dtype) for name, w in layer.parameters.items()}
+    key = jax.random.key(1)
+    low, high = np.asarray(jax.random.bits(key, (2,), "uint32"))
+
+    @jax.jit
+    def both(x, weights, lengths, key):
+        def run(x, weights):
+            call = getattr(fastrnn.jax, kind.lower())
+            options = {"num_layers": 2, "bidirectional": True, "dropout": 0.3, "dropout_key": key}
+            return call(x, weights, lengths=lengths, **options)[0]
+
+        y, pull = jax.vjp(run, x, weights)
+        return y, pull(dy)
+
+    y, (dx, dweights) = both(x, weights, np.array(LENGTHS), key)
+    for name, w in weights.items():
+        layer.parameters[name][:] = np.asarray(w, np.float64)
+    seed = int(high) << 32 | int(low)
+    wanted, _, tape = layer.forward(np.asarray(x, np.float64), lengths=LENGTHS, dropout_seed=seed)
+    gradients = layer.backward(tape, np.asarray(dy, np.float64))
+    found = [y, dx, *(dweights[name] for name in layer.parameters)]
+    exact = [wanted, gradients.x, *gradients.parameters.values()]
+    for i, (ours, theirs) in enumerate(zip(found, exact, strict=True)):
+        bound = TOLERANCES[dtype]["backward" if i else "forward"](HIDDEN + INPUTS, STEPS)
+        assert np.linalg.norm(np.asarray(ours, np.float64) - theirs) <= bound * np.linalg.norm(theirs)
 
 
 @pytest.mark.parametrize("library", ["cupy", "jax.numpy"])

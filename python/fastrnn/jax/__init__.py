@@ -1,10 +1,12 @@
 """RNN, LSTM and GRU on JAX arrays: functions that run in fastrnn's kernels under `jit`, `grad`, `vmap` and `scan`.
 
-    y, (h_n, c_n) = fastrnn.jax.lstm(x, weights)        as `fastrnn.functional.lstm`, on the CPU, in float32 and float64
+    y, (h_n, c_n) = fastrnn.jax.lstm(x, weights)        as `fastrnn.functional.lstm`, in float32 and float64
     fastrnn.jax.gru, fastrnn.jax.rnn
 
 They are pure functions, differentiable once in reverse mode (`jax.custom_vjp`), and calls of XLA's foreign function
-interface inside. As everywhere in fastrnn, the kernels count denormal numbers as zero.
+interface inside: on the CPU, where, as everywhere in fastrnn, the kernels count denormal numbers as zero; and in builds
+with `FASTRNN_CUDA` on a GPU, there in float16 and bfloat16, too, and without the variants of the cells (`peephole`,
+`coupled_input_forget`, `clip`, `activations`).
 """
 
 try:

@@ -10,11 +10,12 @@ import jax.dtypes
 import jax.numpy as jnp
 import numpy as np
 
-from .. import functional
+from .. import _device, functional
 from .._checks import check_unmasked, got
 from .._options import Activation, Options
 from .._spec import gru_cell, rnn_cell
 from . import _ops
+from ._register import platforms
 from ._spread import differing_as
 
 Array: TypeAlias = Any  # jax.Array
@@ -22,7 +23,6 @@ State: TypeAlias = Any  # h, or (h, c) for an LSTM
 Weights: TypeAlias = Mapping[str, Array] | Sequence[Array]
 
 DTYPES = ("float32", "float64")
-PLATFORM = "cpu"
 
 
 def rnn(
@@ -46,7 +46,8 @@ def rnn(
     gates, H_out the width of h (that of an LSTM's projection where it has one, else H).
 
     Args:
-        x: (T, B, I); (B, T, I) with `batch_first`; or one sequence (T, I). float32, or in JAX's 64-bit mode float64.
+        x: (T, B, I); (B, T, I) with `batch_first`; or one sequence (T, I). float32, or in JAX's 64-bit mode float64; on
+            a GPU also float16 or bfloat16, in which sums are taken in float32.
         weights: all arrays by `fastrnn.RNN`'s parameter names, or in a sequence in the flat order: by layer, then
             direction, then weight_ih (G*H, I, or D*H_out above the first layer), weight_hh (G*H, H_out) and, if there
             are biases, bias_ih and bias_hh (G*H,); in an RNN, G is 1 and H_out is H. Of the dtype of x.
@@ -63,8 +64,9 @@ def rnn(
 
     Raises:
         TypeError, ValueError: an argument, or one of the weights, has a wrong type, dtype, shape or value, or is
-            missing, or lies on another device than a CPU; the message names it. Values of traced lengths are checked
-            in the kernel: the program then ends with a `jax.errors.JaxRuntimeError`.
+            missing, or lies on a device that this build has no kernels for; the message names it. Values of traced
+            lengths are checked in the kernel: the program then ends with a `jax.errors.JaxRuntimeError`. (On a GPU
+            they cannot be: one that is out of range counts as the nearest that is not.)
     """
     cell, options = rnn_cell(nonlinearity), Options(activations, clip)
     switches = num_layers, bidirectional, batch_first
@@ -155,10 +157,14 @@ def _call(
         weights = {name: _array(str(name), array) for name, array in weights.items()}
     elif isinstance(weights, Sequence):
         weights = [_array(f"weights[{k}]", array) for k, array in enumerate(weights)]
-    spec, flat = functional._network(cell, weights, *switches, options, dropout, jax.Array)
-    net = _ops.Network.of(spec)
-
     x = _array("x", x)
+    half = x.dtype.name if x.dtype.name in _device.HALF else None
+    spec, flat = functional._network(cell, weights, *switches, options, dropout, jax.Array, "float32" if half else None)
+    net = _ops.Network.of(spec, half or spec.dtype)
+    if spec.options is not None and _platforms(x) - {"cpu"}:
+        raise ValueError("CUDA has no peephole, coupled_input_forget, clip and activations: leave them out")
+    if half and "cpu" in _platforms(x):
+        raise TypeError(f"x: expected an array of {' or '.join(DTYPES)} on a CPU, got dtype {half}")
     if x.ndim not in (2, 3) or x.shape[-1] != spec.input_size:
         batched = f"({'B, T' if spec.batch_first else 'T, B'}, {spec.input_size})"
         raise ValueError(f"x: expected shape {batched} or (T, {spec.input_size}), got {x.shape}")
@@ -168,7 +174,7 @@ def _call(
     shapes |= {f"{name}0": shape for name, shape in net.state_shapes(x).items()}
     for name, array in (inputs | states).items():
         if array is not None:
-            _check(name, array, shapes[name], spec.dtype)
+            _check(name, array, shapes[name], net.dtype, "x" if half else "weight_ih_l0")
     steps, batch = net.extent(x)
     seed = None if dropout_key is None else _seed(dropout_key)
     inputs |= states | {"lengths": _lengths(lengths, steps, batch), "seed": seed if net.drops else None}
@@ -177,25 +183,29 @@ def _call(
 
 
 def _array(name: str, value: Any) -> Array:
-    """A JAX array on the CPU, or one that is traced: of its program, XLA says that it has no kernels elsewhere."""
+    """A JAX array where there are kernels, or one that is traced: of its program, XLA says whether there are any."""
+    dtypes = DTYPES + (_device.HALF if _device.cuda() else ())
+    wanted = f"an array of {' or '.join(dtypes)}"
     if not isinstance(value, (jax.Array, np.ndarray)):
-        raise TypeError(f"{name}: expected an array of {' or '.join(DTYPES)}, {got(value)}")
+        raise TypeError(f"{name}: expected {wanted}, {got(value)}")
     check_unmasked(name, value)
-    if isinstance(value, np.ndarray) and value.dtype not in DTYPES:
-        raise TypeError(f"{name}: expected an array of {' or '.join(DTYPES)}, got dtype {value.dtype}")
+    if isinstance(value, np.ndarray) and value.dtype.name not in dtypes:
+        raise TypeError(f"{name}: expected {wanted}, got dtype {value.dtype}")
     array = jnp.asarray(value)
-    if not isinstance(array, jax.core.Tracer):
-        others = {device.platform for device in array.devices()} - {PLATFORM}
-        if others:
-            raise ValueError(
-                f"{name}: expected an array on platform {PLATFORM}, got one on {', '.join(sorted(others))}"
-            )
+    if others := _platforms(array).difference(platforms()):
+        wanted = " or ".join(platforms())
+        raise ValueError(f"{name}: expected an array on platform {wanted}, got one on {', '.join(sorted(others))}")
     return array
 
 
-def _check(name: str, array: Array, shape: tuple[int, ...], dtype: str) -> None:
+def _platforms(array: Array) -> set[str]:
+    """Where it lies; of a traced one nobody knows."""
+    return set() if isinstance(array, jax.core.Tracer) else {device.platform for device in array.devices()}
+
+
+def _check(name: str, array: Array, shape: tuple[int, ...], dtype: str, model: str) -> None:
     if array.dtype != dtype:
-        raise TypeError(f"{name}: expected an array of {dtype}, as weight_ih_l0, got dtype {array.dtype}")
+        raise TypeError(f"{name}: expected an array of {dtype}, as {model}, got dtype {array.dtype}")
     if array.shape != shape:
         raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
 
@@ -240,7 +250,7 @@ def _lengths(lengths: Any, steps: int, batch: tuple[int, ...]) -> Array | None:
 
 
 def _seed(key: Any) -> Array:
-    """Two numbers of 32 bits each."""
+    """The low and the high half of the kernels' seed."""
     typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     raw = isinstance(key, (jax.Array, np.ndarray)) and key.dtype == np.uint32
     if not (typed or raw) or key.ndim != (0 if typed else 1):

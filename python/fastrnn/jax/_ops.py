@@ -5,7 +5,7 @@ A network is described by the attributes of its Spec, and a call names its array
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from typing import Any, TypeAlias
@@ -16,14 +16,14 @@ import jax.ffi
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero, custom_vjp_primal_tree_values
 
-from .. import _core
+from .. import _core, _device
 from .._spec import SPEC_FIELDS
 from ._spread import differing_as
 
 Array: TypeAlias = Any  # jax.Array
 Arrays: TypeAlias = dict[str, Any]  # by name; None where there is none
 
-LINE = 64  # bytes; every array of a tape begins at a multiple
+LINE = 64  # bytes; every array of a tape begins at a multiple, on CUDA of 256
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,11 @@ class Network:
     """A Spec by its values, for which programs can be cached, and the shapes of its arrays."""
 
     values: tuple[Any, ...]  # in the order of SPEC_FIELDS
+    dtype: str  # of arrays; the Spec's is float32 for types that it cannot have
 
     @classmethod
-    def of(cls, spec: _core.Spec) -> Network:
-        return cls(tuple(_hashable(getattr(spec, name)) for name in SPEC_FIELDS))
+    def of(cls, spec: _core.Spec, dtype: str) -> Network:
+        return cls(tuple(_hashable(getattr(spec, name)) for name in SPEC_FIELDS), dtype)
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -46,6 +47,7 @@ class Network:
         attributes = self.fields
         activations, clip, coupled, peephole = attributes.pop("options") or ((), None, False, False)
         return attributes | {
+            "dtype": self.dtype,
             "activations": " ".join(f"{name} {alpha!r} {beta!r}" for name, alpha, beta in activations),
             "clip": float(clip or 0),
             "coupled_input_forget": coupled,
@@ -53,7 +55,7 @@ class Network:
         }
 
     def with_rows_first(self) -> Network:
-        return Network(tuple((self.fields | {"batch_first": True}).values()))
+        return Network(tuple((self.fields | {"batch_first": True}).values()), self.dtype)
 
     @cached_property
     def spec(self) -> _core.Spec:
@@ -93,9 +95,17 @@ class Network:
         return shapes | ({"c": (states, *batch, self.spec.hidden_size)} if self.has_cell else {})
 
     def tape_bytes(self, x: Any) -> int:
+        """Of the largest of all platforms' tapes: for which of them the program is to be is not known yet."""
         steps, batch = self.extent(x)
-        values = steps * (batch[0] if batch else 1) * x.dtype.itemsize
-        return sum(-(-n * values // LINE) * LINE for n in _core.tape_widths(self.spec))
+        values = steps * (batch[0] if batch else 1)
+
+        def total(parts: Iterable[tuple[int, int]], line: int) -> int:
+            return sum(-(-n * size * values // line) * line for n, size in parts)
+
+        size = total(((n, x.dtype.itemsize) for n in _core.tape_widths(self.spec)), LINE)
+        if (module := _device.cuda()) and self.spec.options is None:
+            size = max(size, total(module.tape_widths(_device.network(self.spec, self.dtype)), 4 * LINE))
+        return size
 
 
 def _hashable(value: Any) -> Any:

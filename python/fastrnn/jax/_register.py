@@ -7,7 +7,12 @@ from pathlib import Path
 
 import jax.ffi
 
-from .. import _core
+from .. import _core, _device
+
+
+def platforms() -> tuple[str, ...]:
+    """Where this build has kernels, by JAX's names, of which a GPU has had two."""
+    return ("cpu", "cuda", "gpu") if _device.cuda() else ("cpu",)
 
 
 def register() -> None:
@@ -31,6 +36,9 @@ def register() -> None:
         )
     for name, handler in handlers.items():
         jax.ffi.register_ffi_target(name, handler, platform="cpu")
+    if module := _device.cuda():
+        for name, handler in _core.xla_device_handlers(module.device()).items():
+            jax.ffi.register_ffi_target(name, handler, platform="CUDA")
 
 
 def _installed_version() -> tuple[int, int]:

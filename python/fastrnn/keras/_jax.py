@@ -11,6 +11,7 @@ from jax import Array
 
 try:
     from ..jax import gru, lstm, rnn
+    from ..jax._register import platforms
 except ImportError as error:  # a build without kernels for JAX, or for another version of it
     CALLS: dict[str, Any] = {}
     MISSING: str | None = str(error)
@@ -29,8 +30,8 @@ else:
 def refuses(x: Array, kernel: Array) -> str | None:
     if MISSING is not None:
         return f"want of fastrnn.jax ({MISSING})"
-    platform = jax.default_backend()
-    return None if platform == "cpu" else f"arrays on {platform} (this build has kernels for the CPU)"
+    platform, served = jax.default_backend(), platforms()
+    return None if platform in served else f"arrays on {platform} (this build has kernels for {' and '.join(served)})"
 
 
 def branches() -> bool:

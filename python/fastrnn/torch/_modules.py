@@ -122,7 +122,8 @@ class _Recurrent(RNNBase):
                 None is zeros.
             lengths: None, or (B,) integers in 0…T, in any order; for one sequence an int. Past a row's length the
                 output is 0, the input is not read, and h_n, c_n are the states after the row's own last step. In place
-                of a PackedSequence, not with one.
+                of a PackedSequence, not with one. (In a CUDA graph: a tensor on the GPU, of which nobody looks whether
+                it is in range; what is not counts as the nearest that is.)
 
         Returns:
             output, (T, B, D*H_out) in the layout of the input, or a PackedSequence; and h_n, or (h_n, c_n).
@@ -206,7 +207,7 @@ class _Recurrent(RNNBase):
             h0, *c = (state.contiguous().resolve_neg() for state in states)
             c0 = c[0] if c else None
         if lengths is not None:
-            lengths = _lengths(lengths, shape, net.batch_first)
+            lengths = _lengths(lengths, shape, net.batch_first, x.device)
             _ops.check_lengths(lengths, steps)
 
         if needs_graph or net.drops:
@@ -224,7 +225,7 @@ class _Recurrent(RNNBase):
         if not right or any(s.dim() != x.dim() for s in states):
             return STOCK[self._kind].forward(self, x, hx)  # raises
         if lengths is not None:
-            lengths = _lengths(lengths, x.shape, self.batch_first)
+            lengths = _lengths(lengths, x.shape, self.batch_first, x.device)
         if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             return self._autocast(x, hx, states, lengths)
         reason = unserved(x, states, self._weights())
@@ -409,8 +410,11 @@ def operate(
     return results
 
 
-def _lengths(value: Any, shape: torch.Size, batch_first: bool) -> Tensor:
-    """As a tensor of int64 on the CPU. Raises TypeError or ValueError unless there is an integer for each row."""
+def _lengths(value: Any, shape: torch.Size, batch_first: bool, device: torch.device) -> Tensor:
+    """As a tensor of int64, on the CPU for an input there.
+
+    Raises TypeError or ValueError unless there is an integer for each row.
+    """
     check_unmasked("lengths", value)
     try:
         lengths = value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
@@ -426,7 +430,7 @@ def _lengths(value: Any, shape: torch.Size, batch_first: bool) -> Tensor:
         lengths = lengths.unsqueeze(0)
     if lengths.dim() != 1 or lengths.shape[0] != rows:
         raise ValueError(f"lengths must have shape ({rows},), got {tuple(lengths.shape)}")
-    return lengths.to("cpu", torch.int64).contiguous()
+    return lengths.to("cpu" if device.type == "cpu" else lengths.device, torch.int64).contiguous()
 
 
 def _warn_once(kind: str, reason: str) -> None:

@@ -334,7 +334,10 @@ def _checked(
         _check("c0", c0, (net.states, rows, net.hidden), net.dtype, x.device)
     if lengths is not None:
         _check("lengths", lengths, (rows,), torch.int64, lengths.device)
-        check_lengths(lengths, steps)
+        if lengths.is_cuda and torch.cuda.is_current_stream_capturing():
+            lengths = lengths.clamp(0, steps)  # to look at them would wait for the device, which a capture forbids
+        else:
+            check_lengths(lengths, steps)
         if x.is_cuda and lengths.is_cpu:  # from pinned memory, or the copy would wait for all that is queued
             lengths = lengths.pin_memory().to(x.device, non_blocking=True)
         lengths = lengths.to(x.device)
