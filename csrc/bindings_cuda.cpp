@@ -164,6 +164,9 @@ void run_backward(const Network& net, const std::vector<Address>& weights, const
 // For calls that Python has no part in.
 class Calls : public Device {
  public:
+  std::shared_ptr<void> on_device_of(const void* memory) const override {
+    return std::make_shared<cuda::OnDeviceOf>(memory);
+  }
   size_t tape_bytes(const Spec& spec, int64_t steps, int64_t rows) const override {
     return cuda::tape_layout(spec, steps, rows).bytes;
   }

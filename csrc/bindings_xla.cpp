@@ -196,7 +196,7 @@ class OnHost {
 
   // XLA gives back the memory of large results and tapes after each run, and gets new pages for the next: fewer, larger
   // ones are ready sooner.
-  void expect_writes([[maybe_unused]] const Arrays& out) const {
+  void begin(const LayerWeights&, [[maybe_unused]] const Arrays& out) const {
 #if defined(MADV_HUGEPAGE)
     constexpr uintptr_t page = uintptr_t{2} << 20;
     for (const auto& [name, array] : out.all()) {
@@ -245,13 +245,13 @@ class OnHost {
 // The CUDA side's, where a build has one.
 std::atomic<const Device*> device{nullptr};
 
-// On the current device: XLA has made it that of the stream.
 class OnDevice {
  public:
   static constexpr bool on_device = true;
   OnDevice(void* stream, ffi::ScratchAllocator& memory) : stream_(stream), memory_(memory) {}
 
-  void expect_writes(const Arrays&) const {}
+  // XLA need not have made the stream's device the current one.
+  void begin(const LayerWeights& weights, const Arrays&) { current_ = side().on_device_of(weights.w_ih); }
   size_t tape_bytes(const Network& net, const Extent& e) const { return side().tape_bytes(net, e.steps, e.rows); }
   const int64_t* lengths(const void* given, bool wide, const Extent& e) {
     auto* const to = static_cast<int64_t*>(allocate(static_cast<size_t>(e.rows) * sizeof(int64_t)));
@@ -274,6 +274,7 @@ class OnDevice {
     return *found;
   }
 
+  std::shared_ptr<void> current_;
   void* stream_;
   ffi::ScratchAllocator&
       memory_;  // what it gave goes to others when the call ends, after the call's work on the stream
@@ -299,7 +300,7 @@ template <class Place_> struct Call {
         in(net, "inputs", attributes.text("inputs"), args), out(net, "outputs", attributes.text("outputs"), rets),
         extent(checked_extent()), weights(by_layer<LayerWeights>(net, in.parameters(net, ""))) {
     attributes.expect_no_more();
-    place.expect_writes(out);
+    place.begin(weights.front(), out);
     if (in.has("lengths")) {
       const bool wide = in.type("lengths") == ffi::S64;
       lengths = place.lengths(in.get("lengths", wide ? ffi::S64 : ffi::S32, {extent.rows}), wide, extent);

@@ -2,6 +2,8 @@
 // are on the current device, and on a stream of it; all pointers are of its memory.
 #pragma once
 
+#include <memory>
+
 #include "fastrnn.h"
 
 namespace fastrnn {
@@ -11,6 +13,9 @@ class Device {
   static constexpr const char* name = "fastrnn::Device";  // of a capsule that holds one's address
   static constexpr size_t alignment = 256;                // of a workspace
   virtual ~Device() = default;
+
+  // Makes the device that memory lies on the current one, until what this returns ends.
+  virtual std::shared_ptr<void> on_device_of(const void* memory) const = 0;
 
   virtual size_t tape_bytes(const Spec&, int64_t steps, int64_t rows) const = 0;
   virtual size_t workspace(const Spec&, const Forward&) const = 0;

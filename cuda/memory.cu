@@ -9,6 +9,14 @@ DeviceMemory::~DeviceMemory() { free_on_device(data_); }
 void DeviceMemory::upload(const void* from) const { copy_to_device(data_, from, bytes_); }
 void DeviceMemory::download(void* to) const { copy_from_device(to, data_, bytes_); }
 
+OnDeviceOf::OnDeviceOf(const void* memory) : before_(current_device_number()), now_(device_of(memory)) {
+  if (now_ < 0) now_ = before_;
+  if (now_ != before_) set_current_device(now_);
+}
+OnDeviceOf::~OnDeviceOf() {
+  if (now_ != before_) set_current_device(before_);
+}
+
 void order_streams(Stream first, Stream then) {
   if (first != then) order(first, then);
 }

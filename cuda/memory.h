@@ -25,6 +25,18 @@ class DeviceMemory {
   size_t bytes_;
 };
 
+// Makes the device that memory lies on the current one, until its end.
+class OnDeviceOf {
+ public:
+  explicit OnDeviceOf(const void* memory);
+  ~OnDeviceOf();
+  OnDeviceOf(const OnDeviceOf&) = delete;
+  OnDeviceOf& operator=(const OnDeviceOf&) = delete;
+
+ private:
+  int before_, now_;
+};
+
 // What `then` is given from now on comes after what `first` has been given so far. Waits for neither.
 void order_streams(Stream first, Stream then);
 int device_number();  // of the current device

@@ -11,7 +11,8 @@
 //   clear                 zeros in the device's memory
 //   SideStream            a second stream beside the caller's
 //   current_device        what plan.h wants to know
-//   device_name           of the current device; empty where there is none; current_device_number
+//   device_name           of the current device; empty where there is none; current_device_number, device_of,
+//                         set_current_device
 //   allocate_on_device, free_on_device, copy_to_device, copy_from_device, order           what memory.h is made of
 #pragma once
 

@@ -59,6 +59,16 @@ inline int current_device_number() {
   return device;
 }
 
+// What follows tells of an error.
+inline void set_current_device(int number) { static_cast<void>(cudaSetDevice(number)); }
+
+// Where memory lies; that of the host on none, below 0.
+inline int device_of(const void* memory) {
+  cudaPointerAttributes found;
+  check(cudaPointerGetAttributes(&found, memory), "device of an array");
+  return found.device;
+}
+
 // Asked once a thread: each layer of each call wants to know.
 inline Device current_device() {
   thread_local std::map<int, Device> known;

@@ -84,6 +84,8 @@ inline Device current_device() {
 inline std::string device_name() { return "emulator"; }
 
 inline int current_device_number() { return 0; }
+inline void set_current_device(int) {}
+inline int device_of(const void*) { return 0; }
 
 inline void* allocate_on_device(size_t bytes) {
   void* memory = nullptr;
