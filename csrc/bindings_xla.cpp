@@ -276,16 +276,14 @@ class OnDevice {
 
   std::shared_ptr<void> current_;
   void* stream_;
-  ffi::ScratchAllocator&
-      memory_;  // what it gave goes to others when the call ends, after the call's work on the stream
+  // What it gave goes to others when the call ends, after the call's work on the stream.
+  ffi::ScratchAllocator& memory_;
 };
 
 // --- calls ----------------------------------------------------------------------------------------------------------
 
 // What forward and backward calls have in common: the network, its arrays, and the inputs of forward.
-template <class Place_> struct Call {
-  using Place = Place_;
-
+template <class Place> struct Call {
   Place place;
   Attributes attributes;
   Network net;

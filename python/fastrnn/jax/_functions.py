@@ -162,7 +162,7 @@ def _call(
     spec, flat = functional._network(cell, weights, *switches, options, dropout, jax.Array, "float32" if half else None)
     net = _ops.Network.of(spec, half or spec.dtype)
     if spec.options is not None and _platforms(x) - {"cpu"}:
-        raise ValueError("CUDA has no peephole, coupled_input_forget, clip and activations: leave them out")
+        _device.network(spec, net.dtype)  # raises
     if half and "cpu" in _platforms(x):
         raise TypeError(f"x: expected an array of {' or '.join(DTYPES)} on a CPU, got dtype {half}")
     if x.ndim not in (2, 3) or x.shape[-1] != spec.input_size:
