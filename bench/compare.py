@@ -3,7 +3,7 @@
     python bench/compare.py                                     the default grid, in half an hour or more
     python bench/compare.py --quick --cells gru                 a first impression
     python bench/compare.py --shapes 8x200 8x40x200 --modes training --threads 4
-    python bench/compare.py --picture-only bench/results/NAME.json
+    python bench/compare.py --picture-only bench/results/NAME.json bench/results/OTHER.json
     python bench/compare.py --markdown-only bench/results/NAME.json
 
 Results go to bench/results/: a JSON file with every reading, and a picture. README.md tells how it is measured.
@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from functools import partial
@@ -33,7 +33,7 @@ if __name__ == "__main__":
 import fastrnn
 import machine
 import report
-from grid import Case
+from grid import PACKED, Case
 from peers import OURS, REGISTRY, MissingError, load
 from peers.base import Peer
 from problem import Problem, WrongAnswerError
@@ -47,15 +47,21 @@ class UserError(Exception):
     """Something the user can mend; its message is all they need to see."""
 
 
-def load_peers(wanted: Sequence[str] | None, threads: int) -> tuple[dict[str, Peer], dict[str, str]]:
-    """The peers, in the registry's order, and of those that are not installed, why they are missing."""
+def load_peers(
+    wanted: Sequence[str] | None, threads: int, modes: Collection[str] = ()
+) -> tuple[dict[str, Peer], dict[str, str]]:
+    """The peers, in the registry's order, and of those that are not installed, why they are missing.
+
+    The forms of fastrnn that nothing is compared without, in these modes, are always among them.
+    """
+    needed = {OURS[0]} | {report.HEADLINES[mode] for mode in modes if mode in PACKED}
     loaded, missing = {}, {}
     for name in REGISTRY:
-        if wanted is None or name in wanted or name == OURS[0]:
+        if wanted is None or name in wanted or name in needed:
             try:
                 loaded[name] = load(name, threads)
             except MissingError as error:
-                if wanted is not None:
+                if wanted is not None or name in needed:
                     raise UserError(str(error)) from None
                 missing[name] = str(error)
     return loaded, missing
@@ -65,7 +71,7 @@ def checked(problem: Problem, peers: dict[str, Peer]) -> tuple[dict[str, Timed],
     """What to time, and the errors of the answers that it gives. Raises WrongAnswerError if they are not right."""
     functions, errors = {}, {}
     for name, peer in peers.items():
-        if peer.supports(problem.case):
+        if (peer.packs or not problem.case.packed) and peer.supports(problem.case):
             call = peer.prepare(problem)
             context = partial(peer.context, problem.case)
             with context():
@@ -190,14 +196,20 @@ def read(path: Path) -> report.Document:
     return document
 
 
-def draw(document: report.Document, path: Path) -> str:
-    """Returns what to tell the user."""
+def draw(documents: Sequence[report.Document], names: Sequence[Path]) -> str:
+    """A picture of each and, named by the first, one of fastrnn.torch in all of them. Returns what to tell the user."""
     if importlib.util.find_spec("matplotlib") is None:
         return "no picture was drawn, for want of matplotlib; pip install matplotlib"
     import plot
 
-    plot.save(document, path)
-    return f"wrote {path}"
+    figures = {
+        name.with_name(f"{name.name}.png"): plot.draw(document) for name, document in zip(names, documents, strict=True)
+    }
+    if drop_in := plot.draw_drop_in(documents):
+        figures[names[0].with_name(f"{names[0].name}-torch.png")] = drop_in
+    for path, figure in figures.items():
+        plot.save(figure, path)
+    return "\n".join(f"wrote {path}" for path in figures)
 
 
 def main(chosen: options.Options) -> None:
@@ -205,7 +217,7 @@ def main(chosen: options.Options) -> None:
         print(report.markdown(read(chosen.markdown_only)))
         return
     if chosen.picture_only:
-        print(draw(read(chosen.picture_only), chosen.picture_only.with_suffix(".png")))
+        print(draw([*map(read, chosen.picture_only)], [path.with_suffix("") for path in chosen.picture_only]))
         return
 
     output = chosen.output or RESULTS / f"cpu-{datetime.now(timezone.utc):%Y-%m-%d}"
@@ -213,7 +225,7 @@ def main(chosen: options.Options) -> None:
         output.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write {output}: {error.strerror}") from None
-    peers, missing = load_peers(chosen.peers, chosen.threads)
+    peers, missing = load_peers(chosen.peers, chosen.threads, {case.mode for case in chosen.cases})
     document = compare(chosen.cases, peers, missing, chosen.threads, QUICK if chosen.quick else Effort())
     if not document["cases"]:
         return
@@ -223,7 +235,7 @@ def main(chosen: options.Options) -> None:
     data = Path(f"{output}.json")
     data.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"wrote {data}")
-    print(draw(document, Path(f"{output}.png")))
+    print(draw([document], [output]))
 
 
 if __name__ == "__main__":

@@ -12,12 +12,15 @@ DTYPES = ("float32", "float64")
 
 INFERENCE, TRAINING, STREAMING = "inference", "training", "streaming"
 LENGTHS_INFERENCE, LENGTHS_TRAINING = "inference-lengths", "training-lengths"
+PACKED = PACKED_INFERENCE, PACKED_TRAINING = "inference-packed", "training-packed"
 MODES = {
     INFERENCE: "one call on T steps",
     TRAINING: "forward on T steps, then the gradients of x and of all weights",
     STREAMING: "one step of one sequence (T = B = 1), from the state of the call before",
     LENGTHS_INFERENCE: "inference on rows of different lengths, 1…T",
     LENGTHS_TRAINING: "training on rows of different lengths, 1…T",
+    PACKED_INFERENCE: "inference on such rows in PyTorch's PackedSequence",
+    PACKED_TRAINING: "training on such rows in PyTorch's PackedSequence",
 }
 
 DEFAULT_CELLS = ("lstm", "gru", "rnn_tanh")
@@ -78,7 +81,11 @@ class Case:
 
     @property
     def varied_lengths(self) -> bool:
-        return self.mode in (LENGTHS_INFERENCE, LENGTHS_TRAINING)
+        return self.packed or self.mode in (LENGTHS_INFERENCE, LENGTHS_TRAINING)
+
+    @property
+    def packed(self) -> bool:
+        return self.mode in PACKED
 
     def flops(self, row_steps: int) -> int:
         """Floating-point operations of the matrix products, the pointwise ones not counted.

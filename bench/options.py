@@ -33,7 +33,7 @@ class Options:
     threads: int
     quick: bool
     output: Path | None  # of the results, without ending
-    picture_only: Path | None
+    picture_only: list[Path] | None
     markdown_only: Path | None
 
 
@@ -55,7 +55,9 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     parser.add_argument("--steps", type=_positive, default=STEPS, help="T, %(default)s where not given")
     parser.add_argument("--output", type=Path, metavar="NAME", help="of the results, without ending")
     only = parser.add_mutually_exclusive_group()
-    only.add_argument("--picture-only", type=Path, metavar="FILE.json", help="draw the picture of earlier results")
+    only.add_argument(
+        "--picture-only", nargs="+", type=Path, metavar="FILE.json", help="draw the pictures of earlier results"
+    )
     only.add_argument("--markdown-only", type=Path, metavar="FILE.json", help="print earlier results for a README")
 
     given = parser.parse_args(arguments)

@@ -1,8 +1,9 @@
-"""Draws the picture of a results document; see report.py for what that is."""
+"""Draws the pictures of results documents; see report.py for what those are."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 import report
-from grid import STREAMING, Shape
+from grid import CELLS, MODES, PACKED, STREAMING, Shape
 from peers import ORIENTATION, OURS, REGISTRY
 from report import Document
 
@@ -49,9 +50,23 @@ GAP = 0.38  # between panels
 HEAD, AXIS, BETWEEN = 0.92, 0.22, 0.28  # above a mode's panels, below them, and between two modes
 
 
-def save(document: Document, path: Path) -> None:
-    """Draw the picture into a PNG file."""
-    draw(document).savefig(path, dpi=170, facecolor=PAPER)
+def save(figure: Figure, path: Path) -> None:
+    """As a PNG file."""
+    figure.savefig(path, dpi=170, facecolor=PAPER)
+
+
+def page(width: float, height: float) -> tuple[Figure, Callable[..., None], Callable[..., Axes]]:
+    """A figure of so many inches, and what writes and makes panels on it, in inches from the left and the top."""
+    figure = Figure(figsize=(width, height))
+
+    def words(x: float, y: float, text: str, **style: Any) -> None:
+        figure.text(x / width, 1 - y / height, text, **({"color": INK, "va": "baseline"} | style))
+
+    def panel(x: float, y: float, wide: float, tall: float) -> Axes:
+        """With its upper left corner there."""
+        return figure.add_axes((x / width, 1 - (y + tall) / height, wide / width, tall / height))
+
+    return figure, words, panel
 
 
 def draw(document: Document) -> Figure:
@@ -67,16 +82,7 @@ def draw(document: Document) -> Figure:
     bars_left = LEFT + sum(len(cells) * COLUMNS[over] + GAP for over in maps)
     width = max(bars_left + BARS + RIGHT, 7.5)
     height = TOP + FOOT + sum(HEAD + len(shapes[mode]) * ROW + AXIS + BETWEEN for mode in modes)
-    figure = Figure(figsize=(width, height))
-
-    def words(x: float, y: float, text: str, **style: Any) -> None:
-        """So many inches from the left and the top."""
-        figure.text(x / width, 1 - y / height, text, **({"color": INK, "va": "baseline"} | style))
-
-    def panel(x: float, y: float, wide: float, tall: float) -> Axes:
-        """With its upper left corner there."""
-        return figure.add_axes((x / width, 1 - (y + tall) / height, wide / width, tall / height))
-
+    figure, words, panel = page(width, height)
     words(0.25, 0.42, _title(document), fontsize=16, fontweight="bold")
     software = ", ".join(report.label(document, name, version=True) for name in (OURS[0], *_shown(document)))
     words(0.25, 0.68, software, fontsize=9, color=FAINT)
@@ -92,18 +98,22 @@ def draw(document: Document) -> Figure:
             table = len(cells) * COLUMNS[over]
             over_whom = "the best peer" if over == "best" else report.label(document, over)
             words(x, y + 0.52, f"speed-up over {over_whom}", fontsize=9, color=FAINT)
-            _gains(panel(x, y + HEAD, table, tall), document, mode, cells, shapes[mode], over)
+            rival = None if over == "best" else over
+            _gains(
+                panel(x, y + HEAD, table, tall),
+                document,
+                mode,
+                cells,
+                shapes[mode],
+                report.headline(mode, document),
+                rival,
+            )
             x += table + GAP
         unit = "time of a step" if mode == STREAMING else "share of the FMA peak"
         words(bars_left, y + 0.52, unit, fontsize=9, color=FAINT)
         bars = panel(bars_left, y + HEAD, BARS, tall)
         (_times if mode == STREAMING else _shares)(bars, document, mode, cells, shapes[mode])
-        panels = figure.axes[-1 - len(maps) :]
-        for axes in panels:
-            axes.set_ylim(len(shapes[mode]) - 0.5, -0.5)
-            axes.set_yticks([])
-        panels[0].set_yticks(range(len(shapes[mode])), [report.shape_label(shape) for shape in shapes[mode]])
-        panels[0].tick_params(axis="y", labelsize=9.5, labelcolor=INK, length=0)
+        _rows(figure.axes[-1 - len(maps) :], shapes[mode])
         y += HEAD + tall + AXIS + BETWEEN
 
     handles: list[Any] = [Patch(color=CELL_COLORS[cell], label=report.CELL_LABELS[cell]) for cell in cells]
@@ -127,6 +137,52 @@ def draw(document: Document) -> Figure:
     return figure
 
 
+def draw_drop_in(documents: Sequence[Document]) -> Figure | None:
+    """A map for each mode: how much faster fastrnn.torch makes a program for PyTorch. None where neither was measured.
+
+    Each mode is shown as the first document has it that has both.
+    """
+    ours, rival = OURS[2], "pytorch"
+    source: dict[str, Document] = {}
+    for document in documents:
+        if {ours, rival} <= document["peers"].keys():
+            source = dict.fromkeys(report.modes(document), document) | source
+    if not source:
+        return None
+    modes = [mode for mode in MODES if mode in source]
+    cells = [cell for cell in CELLS if any(cell in report.cells(document) for document in source.values())]
+    shapes = report.shapes(case for mode in modes for case in report.of_mode(source[mode], mode))
+    table, tall = len(cells) * COLUMNS[ORIENTATION], len(shapes) * ROW
+    width = max(LEFT + len(modes) * (table + GAP) - GAP + RIGHT, 7.5)
+    figure, words, panel = page(width, TOP + HEAD + tall + FOOT)
+
+    first = source[modes[0]]
+    words(0.25, 0.42, "A program for PyTorch, with fastrnn.torch in place of torch.nn", fontsize=16, fontweight="bold")
+    words(0.25, 0.68, "how many times as fast its recurrent layer becomes", fontsize=9, color=FAINT)
+    software = f"{report.label(first, OURS[0], version=True)}, {report.label(first, rival, version=True)}"
+    words(0.25, 0.87, f"{software}, {report.machine_line(first)}", fontsize=9, color=FAINT)
+    words(LEFT - 0.1, TOP + HEAD - 0.07, "B, H", fontsize=9, color=FAINT, ha="right")
+    for place, mode in enumerate(modes):
+        x = LEFT + place * (table + GAP)
+        name, how = _mode_words(source[mode], mode)
+        words(x, TOP + 0.3, name, fontsize=12, fontweight="bold")
+        words(x, TOP + 0.52, how, fontsize=9, color=FAINT)
+        _gains(panel(x, TOP + HEAD, table, tall), source[mode], mode, cells, shapes, ours, rival)
+    _rows(figure.axes, shapes)
+    dates = sorted({document["date"][:10] for document in source.values()})
+    words(0.25, TOP + HEAD + tall + FOOT - 0.2, ", ".join(dates), fontsize=9, color=FAINT)
+    return figure
+
+
+def _rows(panels: Sequence[Axes], shapes: Sequence[Shape]) -> None:
+    """Lines for the shapes, with their names at the first panel."""
+    for axes in panels:
+        axes.set_ylim(len(shapes) - 0.5, -0.5)
+        axes.set_yticks([])
+    panels[0].set_yticks(range(len(shapes)), [report.shape_label(shape) for shape in shapes])
+    panels[0].tick_params(axis="y", labelsize=9.5, labelcolor=INK, length=0)
+
+
 def _shown(document: Document) -> list[str]:
     """The peers that can be the best."""
     return [peer for peer in report.others(document) if peer != ORIENTATION]
@@ -142,19 +198,34 @@ def _title(document: Document) -> str:
 def _mode_title(document: Document, mode: str) -> str:
     if mode == STREAMING:
         prepared = report.headline(mode, document) == OURS[1]
-        return f"Streaming: one step of one sequence{', prepared' if prepared else ''}"
-    name, _, lengths = mode.partition("-")
+        return ": ".join(_mode_words(document, mode)) + (", prepared" if prepared else "")
+    form = [report.label(document, OURS[2])] if mode in PACKED else []
+    return ", ".join([*_mode_words(document, mode), *form])
+
+
+def _mode_words(document: Document, mode: str) -> tuple[str, str]:
+    """The mode's name, and what is to be known of it."""
+    if mode == STREAMING:
+        return "Streaming", "one step of one sequence"
+    name, _, rows = mode.partition("-")
     steps = report.of_mode(document, mode)[0]["steps"]
-    return f"{name.capitalize()}, T = {f'1…{steps}' if lengths else steps}"
+    return name.capitalize(), f"{'packed, ' if mode in PACKED else ''}T = {f'1…{steps}' if rows else steps}"
 
 
-def _gains(axes: Axes, document: Document, mode: str, cells: list[str], shapes: list[Shape], rival: str) -> None:
-    """A map of speed-ups over a peer, or over the best with its letter."""
-    ours = report.headline(mode, document)
+def _gains(
+    axes: Axes,
+    document: Document,
+    mode: str,
+    cells: Sequence[str],
+    shapes: Sequence[Shape],
+    ours: str,
+    rival: str | None = None,
+) -> None:
+    """A map of the speed-ups of a form of fastrnn over a peer, or over the best with its letter."""
     for column, cell in enumerate(cells):
         for row, shape in enumerate(shapes):
             case = report.find(document, mode, cell, shape)
-            over = report.gain(case, ours, None if rival == "best" else rival) if case else None
+            over = report.gain(case, ours, rival) if case else None
             style: dict[str, Any] = {"va": "center_baseline", "fontsize": 9.5}
             if over is None:
                 axes.text(column, row, "–", color=FAINT, ha="center", **style)
@@ -162,7 +233,7 @@ def _gains(axes: Axes, document: Document, mode: str, cells: list[str], shapes: 
             gain, peer = over
             color = GAIN_COLORS(GAIN_NORM(math.log2(gain)))
             axes.add_patch(Rectangle((column - 0.475, row - 0.45), 0.95, 0.9, color=color, linewidth=0))
-            if rival != "best":
+            if rival is not None:
                 axes.text(column, row, report.ratio(gain), color=_on(color, gain), ha="center", **style)
                 continue
             axes.text(column + 0.17, row, report.ratio(gain), color=_on(color, gain), ha="right", **style)

@@ -31,7 +31,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from grid import CELLS, MODES, STREAMING, Case, Shape
+from grid import CELLS, MODES, PACKED, STREAMING, Case, Shape
 from peers import ORIENTATION, OURS, REGISTRY
 from timing import quartiles
 
@@ -44,6 +44,10 @@ CELL_LABELS = {
     "rnn_relu": "RNN, ReLU",
     "rnn_sigmoid": "RNN, sigmoid",
 }
+
+
+# Who streams prepares the network first; the format of packed rows is PyTorch's. Else it is the layer.
+HEADLINES = {STREAMING: OURS[1]} | dict.fromkeys(PACKED, OURS[2])
 
 
 # ---------------------------------------------------------------------------------------------------------- figures
@@ -105,7 +109,7 @@ def gain(case: dict[str, Any], ours: str, rival: str | None = None) -> tuple[flo
 def summary(document: Document) -> list[dict[str, Any]]:
     """For each mode and cell, of the form of fastrnn that the mode's figures are about:
 
-    mode, cell, fastrnn    the form: "fastrnn" or "fastrnn-prepared"
+    mode, cell, fastrnn    the form: "fastrnn", "fastrnn-prepared" or "fastrnn-torch"
     gain                   the geometric mean of the speed-ups over each case's best peer; null without peers
     least                  the lowest of them, its `shape` and `peer`; null without peers
     share                  median and least share of the peak where B >= 16 and H >= 256; null without such a shape
@@ -183,8 +187,8 @@ def warnings(document: Document, noisy: float = 0.2) -> list[str]:
 
 
 def headline(mode: str, document: Document) -> str:
-    """Which form of fastrnn a mode's figures are about: who streams prepares the network first."""
-    ours = OURS[1] if mode == STREAMING else OURS[0]
+    """Which form of fastrnn a mode's figures are about."""
+    ours = HEADLINES.get(mode, OURS[0])
     return ours if any(ours in case["results"] for case in of_mode(document, mode)) else OURS[0]
 
 

@@ -1,5 +1,6 @@
 """The one table of tolerances, and settings put back after each test."""
 
+import gc
 import math
 import sys
 
@@ -8,6 +9,13 @@ import pytest
 
 import fastrnn
 from fastrnn import _core, _device
+
+
+def pytest_collection_finish():
+    """What the modules and thousands of tests are made of stays to the end: no garbage collection need look at it."""
+    gc.collect()
+    gc.freeze()
+
 
 # ||a - b|| / ||b|| that a result may be from the reference in float64 given the same values: a function of H + I and T.
 TOLERANCES = {

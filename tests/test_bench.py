@@ -23,6 +23,7 @@ BENCH = Path(__file__).parents[1] / "bench"
 FILES = [path.stem for path in BENCH.glob("*.py") if path.stem != "plot"]
 CELLS = ["lstm", "gru", "gru_reset_before", "rnn_tanh", "rnn_relu", "rnn_sigmoid"]
 MODES = ["inference", "training", "streaming", "inference-lengths", "training-lengths"]
+PACKED, TAKE_PACKED = ["inference-packed", "training-packed"], ["pytorch", "fastrnn-torch"]
 LIBRARIES = {  # the module by which each is found to be missing
     "fastrnn-torch": "torch",
     "fastrnn-jax": "jax",
@@ -335,14 +336,32 @@ def test_every_peer_gives_right_answers(bench, case, name):
     supported = 0
     for dtype, cells in (("float32", CELLS), ("float64", ["lstm"])):
         for cell in cells:
-            for mode in MODES:
+            for mode in MODES + PACKED:
                 tried = case(cell, mode, dtype)
                 if mode == "streaming":
                     tried = replace(tried, steps=1, shape=bench.grid.Shape(1, HIDDEN, INPUT))
                 functions, errors = bench.compare.checked(bench.problem.Problem.of(tried), {name: peer})
                 assert functions.keys() == errors.keys()
                 supported += len(functions)
+                assert mode not in PACKED or bool(functions) == (peer.supports(tried) and name in TAKE_PACKED)
     assert supported >= 8
+
+
+def test_packed_rows(bench, effort):
+    """PyTorch's format has fastrnn.torch for its headline; without it there is nothing to compare."""
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("torch is missing: pip install fastrnn[torch]")
+    chosen = bench.grid.cases(["gru"], PACKED, bench.grid.shapes("3x6x8"), STEPS, "float32")
+    peers, _ = bench.compare.load_peers(["pytorch"], 1, PACKED)
+    document = bench.compare.compare(chosen, peers, {}, 1, effort, lambda *_, **__: None)
+    assert [list(case["results"]) for case in document["cases"]] == 2 * [["fastrnn-torch", "pytorch"]]
+    assert {(entry["fastrnn"], entry["least"]["peer"]) for entry in document["summary"]} == {
+        ("fastrnn-torch", "pytorch")
+    }
+    varied = bench.problem.Problem.of(chosen[0])
+    assert varied.flops == bench.problem.Problem.of(replace(chosen[0], mode="inference-lengths")).flops
+    for text in (bench.report.markdown(document), bench.report.tables(document)):
+        assert "inference-packed, GRU" in text
 
 
 def spoilt_y(answer):
@@ -554,6 +573,29 @@ def assert_picture(path):
     content = path.read_bytes()
     assert content.startswith(b"\x89PNG")
     assert len(content) > 10_000
+
+
+@needs_matplotlib
+def test_picture_of_the_drop_in(bench, document, rivalled, tmp_path):
+    """Of the modes of all results that have both."""
+    import plot
+
+    rivalled["peers"]["fastrnn-torch"] = {"label": "fastrnn.torch", "version": "1"}
+    training = json.loads(json.dumps(rivalled))
+    for which, chosen in (("inference", rivalled), ("training", training)):
+        chosen["cases"] = [case for case in chosen["cases"] if case["mode"].startswith(which)]
+        for case in chosen["cases"]:
+            case["results"]["fastrnn-torch"] = case["results"]["fastrnn"]
+            case["speedup"]["fastrnn-torch"] = case["speedup"]["fastrnn"]
+    assert plot.draw_drop_in([document]) is None
+    assert len(plot.draw_drop_in([document, rivalled]).axes) == 2
+    assert len(plot.draw_drop_in([rivalled, training]).axes) == 4
+    paths = [tmp_path / "a.b.json", tmp_path / "other.json"]
+    for path, content in zip(paths, (rivalled, training), strict=True):
+        path.write_text(json.dumps(content), "utf-8")
+    bench.compare.main(bench.options.parse(["--picture-only", *map(str, paths)]))
+    for name in ("a.b.png", "a.b-torch.png", "other.png"):
+        assert_picture(tmp_path / name)
 
 
 @needs_matplotlib

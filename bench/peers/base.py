@@ -19,6 +19,9 @@ class Peer(ABC):
     slow = False
     """Whether it is there for orientation only, and is timed less often where it takes long."""
 
+    packs = False
+    """Whether it takes and returns PyTorch's PackedSequence."""
+
     @abstractmethod
     def __init__(self, threads: int) -> None:
         """Let the library use so many threads."""
@@ -29,7 +32,7 @@ class Peer(ABC):
 
     @abstractmethod
     def supports(self, case: Case) -> bool:
-        """Whether it has the cell, the mode and the dtype."""
+        """Whether it has the cell, the mode and the dtype; only who `packs` is asked about packed rows."""
 
     @abstractmethod
     def prepare(self, problem: Problem) -> Callable[[], Any]:

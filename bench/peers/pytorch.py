@@ -8,16 +8,17 @@ from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 import torch
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from grid import Case
-from problem import Answer, Problem, answer
+from problem import Answer, Array, Problem, answer
 
 from .base import Peer
 
 
 class PyTorch(Peer):
     version = torch.__version__
+    packs = True
     layers: ClassVar[dict[str, Callable[..., Any]]] = {
         "lstm": torch.nn.LSTM,
         "gru": torch.nn.GRU,
@@ -48,8 +49,15 @@ class PyTorch(Peer):
         with torch.no_grad():
             for name, array in problem.parameters.items():
                 getattr(module, name).copy_(torch.from_numpy(array))
-        x = torch.tensor(problem.x, requires_grad=case.training)
-        run = module if problem.lengths is None else _packed(module, torch.from_numpy(problem.lengths))
+        x, dy = torch.tensor(problem.x), torch.from_numpy(problem.dy)
+        run = module
+        if case.packed:
+            packed = _pack(problem, x)
+            x, dy = packed.data, _pack(problem, dy).data
+            run = _on_data(module, packed)
+        elif case.varied_lengths:
+            run = _on_padded(module, problem)
+        x.requires_grad_(case.training)
 
         if case.streaming:
             state = None
@@ -62,7 +70,6 @@ class PyTorch(Peer):
             return step
 
         if case.training:
-            dy = torch.from_numpy(problem.dy)
             dstate = [torch.from_numpy(array) for array in problem.dstate]
             sources = [x, *(getattr(module, name) for name in problem.parameters)]
 
@@ -78,18 +85,41 @@ class PyTorch(Peer):
     def answer(self, problem: Problem, result: Any) -> Answer:
         y, state, *gradients = _arrays(result)
         if not gradients:
-            return answer(y, state)
+            return answer(_padded(problem, y), state)
         dx, *dparameters = gradients[0]
-        return answer(y, state, dx, dict(zip(problem.parameters, dparameters, strict=True)))
+        dparameters = dict(zip(problem.parameters, dparameters, strict=True))
+        return answer(_padded(problem, y), state, _padded(problem, dx), dparameters)
 
 
-def _packed(module: Callable[..., Any], lengths: torch.Tensor) -> Callable[..., Any]:
+def _pack(problem: Problem, x: torch.Tensor) -> PackedSequence:
+    return pack_padded_sequence(x, torch.from_numpy(problem.lengths), enforce_sorted=False)
+
+
+def _padded(problem: Problem, array: Array) -> Array:
+    """y or dx in the problem's layout."""
+    if not problem.case.packed:
+        return array
+    packed = _pack(problem, torch.from_numpy(problem.x))._replace(data=torch.from_numpy(array))
+    return pad_packed_sequence(packed, total_length=problem.case.steps)[0].numpy()
+
+
+def _on_padded(module: Callable[..., Any], problem: Problem) -> Callable[..., Any]:
     """As users with padded sequences have it: to PyTorch's own format and back in each call."""
 
     def run(x: torch.Tensor) -> Any:
-        packed, state = module(pack_padded_sequence(x, lengths, enforce_sorted=False))
+        packed, state = module(_pack(problem, x))
         y, _ = pad_packed_sequence(packed, total_length=len(x))
         return y, state
+
+    return run
+
+
+def _on_data(module: Callable[..., Any], packed: PackedSequence) -> Callable[..., Any]:
+    """As users who keep to that format have it: from the data of a PackedSequence to those of another."""
+
+    def run(data: torch.Tensor) -> Any:
+        y, state = module(packed._replace(data=data))
+        return y.data, state
 
     return run
 
