@@ -43,7 +43,7 @@ bench: $(VENV)/.installed-bench ## time fastrnn beside its peers on few shapes, 
 
 bench-full: $(VENV)/.installed-bench ## the same on all shapes and in all modes, thoroughly: for hours
 	$(BIN)/python bench/compare.py --full \
-		--modes inference training streaming inference-lengths training-lengths $(BENCH_ARGS)
+		--modes inference training streaming inference-lengths training-lengths inference-packed training-packed $(BENCH_ARGS)
 
 prove: $(VENV)/.native-all ## hold tanh and sigmoid against the exact values at every float, in minutes
 	for isa in $$(build/native-all/fastrnn_driver --isas); do \
