@@ -34,7 +34,7 @@ import fastrnn
 import machine
 import report
 from grid import PACKED, Case
-from peers import OURS, REGISTRY, MissingError, load
+from peers import LAYER, REGISTRY, MissingError, load
 from peers.base import Peer
 from problem import Problem, WrongAnswerError
 from roofline import meeting, peak
@@ -54,7 +54,7 @@ def load_peers(
 
     The forms of fastrnn that nothing is compared without, in these modes, are always among them.
     """
-    needed = {OURS[0]} | {report.HEADLINES[mode] for mode in modes if mode in PACKED}
+    needed = {LAYER} | {report.HEADLINES[mode] for mode in modes if mode in PACKED}
     loaded, missing = {}, {}
     for name in REGISTRY:
         if wanted is None or name in wanted or name in needed:

@@ -14,7 +14,7 @@ from matplotlib.patches import Patch, Rectangle
 
 import report
 from grid import CELLS, MODES, PACKED, STREAMING, Shape
-from peers import ORIENTATION, OURS, REGISTRY
+from peers import LAYER, ORIENTATION, PREPARED, PYTORCH, REGISTRY, TORCH
 from report import Document
 
 # The background is opaque: the picture is the same on a light page and on a dark one.
@@ -84,7 +84,7 @@ def draw(document: Document) -> Figure:
     height = TOP + FOOT + sum(HEAD + len(shapes[mode]) * ROW + AXIS + BETWEEN for mode in modes)
     figure, words, panel = page(width, height)
     words(0.25, 0.42, _title(document), fontsize=16, fontweight="bold")
-    software = ", ".join(report.label(document, name, version=True) for name in (OURS[0], *_shown(document)))
+    software = ", ".join(report.label(document, name, version=True) for name in (LAYER, *_shown(document)))
     words(0.25, 0.68, software, fontsize=9, color=FAINT)
     words(0.25, 0.87, f"{report.machine_line(document)}, {report.peak_line(document)}", fontsize=9, color=FAINT)
 
@@ -142,7 +142,7 @@ def draw_drop_in(documents: Sequence[Document]) -> Figure | None:
 
     Each mode is shown as the first document has it that has both.
     """
-    ours, rival = OURS[2], "pytorch"
+    ours, rival = TORCH, PYTORCH
     source: dict[str, Document] = {}
     for document in documents:
         if {ours, rival} <= document["peers"].keys():
@@ -159,7 +159,7 @@ def draw_drop_in(documents: Sequence[Document]) -> Figure | None:
     first = source[modes[0]]
     words(0.25, 0.42, "A program for PyTorch, with fastrnn.torch in place of torch.nn", fontsize=16, fontweight="bold")
     words(0.25, 0.68, "how many times as fast its recurrent layer becomes", fontsize=9, color=FAINT)
-    software = f"{report.label(first, OURS[0], version=True)}, {report.label(first, rival, version=True)}"
+    software = f"{report.label(first, LAYER, version=True)}, {report.label(first, rival, version=True)}"
     words(0.25, 0.87, f"{software}, {report.machine_line(first)}", fontsize=9, color=FAINT)
     words(LEFT - 0.1, TOP + HEAD - 0.07, "B, H", fontsize=9, color=FAINT, ha="right")
     for place, mode in enumerate(modes):
@@ -197,9 +197,9 @@ def _title(document: Document) -> str:
 
 def _mode_title(document: Document, mode: str) -> str:
     if mode == STREAMING:
-        prepared = report.headline(mode, document) == OURS[1]
+        prepared = report.headline(mode, document) == PREPARED
         return ": ".join(_mode_words(document, mode)) + (", prepared" if prepared else "")
-    form = [report.label(document, OURS[2])] if mode in PACKED else []
+    form = [report.label(document, TORCH)] if mode in PACKED else []
     return ", ".join([*_mode_words(document, mode), *form])
 
 

@@ -21,7 +21,7 @@ A document is what the JSON file holds:
         meeting     likewise; 0 with one thread
         results     by peer: median, q1, q3 (seconds a call, over the blocks), readings (each block's), calls (in a
                     block), flops_per_second, peak_share, errors (of each array, relative to float64)
-        speedup     of fastrnn, of fastrnn prepared, and of fastrnn.torch, over each other peer: its median over theirs
+        speedup     of fastrnn, of fastrnn prepared, and of the adapters, over each other peer: its median over theirs
         best        the fastest of the other peers but the NumPy reference; null if there is none
 """
 
@@ -32,7 +32,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from grid import CELLS, MODES, PACKED, STREAMING, Case, Shape
-from peers import ORIENTATION, OURS, REGISTRY
+from peers import DROP_INS, LAYER, ORIENTATION, OURS, PREPARED, REGISTRY, TORCH
 from timing import quartiles
 
 Document = dict[str, Any]
@@ -47,7 +47,7 @@ CELL_LABELS = {
 
 
 # Who streams prepares the network first; the format of packed rows is PyTorch's. Else it is the layer.
-HEADLINES = {STREAMING: OURS[1]} | dict.fromkeys(PACKED, OURS[2])
+HEADLINES = {STREAMING: PREPARED} | dict.fromkeys(PACKED, TORCH)
 
 
 # ---------------------------------------------------------------------------------------------------------- figures
@@ -137,13 +137,13 @@ def summary(document: Document) -> list[dict[str, Any]]:
     return found
 
 
-def drop_in(document: Document) -> list[list[str]]:
-    """For each mode and cell: how much faster a program for PyTorch becomes, as rows of a table."""
+def drop_in(document: Document, ours: str, rival: str) -> list[list[str]]:
+    """For each mode and cell: how much faster a program becomes with fastrnn in it, as rows of a table."""
     rows = []
     for mode in modes(document):
         for cell in cells(document):
             cases = [case for case in of_mode(document, mode) if case["cell"] == cell]
-            gains = [(*over, shape_label(shape_of(case))) for case in cases if (over := gain(case, OURS[2], "pytorch"))]
+            gains = [(*over, shape_label(shape_of(case))) for case in cases if (over := gain(case, ours, rival))]
             if gains:
                 least, _, shape = min(gains)
                 mean = statistics.geometric_mean(over for over, *_ in gains)
@@ -188,8 +188,8 @@ def warnings(document: Document, noisy: float = 0.2) -> list[str]:
 
 def headline(mode: str, document: Document) -> str:
     """Which form of fastrnn a mode's figures are about."""
-    ours = HEADLINES.get(mode, OURS[0])
-    return ours if any(ours in case["results"] for case in of_mode(document, mode)) else OURS[0]
+    ours = HEADLINES.get(mode, LAYER)
+    return ours if any(ours in case["results"] for case in of_mode(document, mode)) else LAYER
 
 
 def of_mode(document: Document, mode: str) -> list[dict[str, Any]]:
@@ -229,7 +229,7 @@ def find(document: Document, mode: str, cell: str, shape: Shape) -> dict[str, An
 def label(document: Document, peer: str, version: bool = False) -> str:
     entry = document["peers"][peer]
     text: str = entry["label"]
-    if version and peer != OURS[1]:
+    if version and peer != PREPARED:
         text += f" {entry['version'].split('+')[0]}"
     return text
 
@@ -258,7 +258,7 @@ def peak_line(document: Document) -> str:
 
 def software_line(document: Document) -> str:
     return ", ".join(
-        [label(document, OURS[0], version=True), *(label(document, peer, version=True) for peer in others(document))]
+        [label(document, LAYER, version=True), *(label(document, peer, version=True) for peer in others(document))]
     )
 
 
@@ -277,8 +277,9 @@ def tables(document: Document) -> str:
     lines = [machine_line(document), software_line(document), peak_line(document)]
     rows = [SUMMARY_HEAD, *_summary_rows(document)]
     lines += ["", f"fastrnn over the best peer of each case; {LARGE}", *_aligned(rows)]
-    if rows := drop_in(document):
-        lines += ["", "fastrnn.torch over PyTorch, the same program", *_aligned([DROP_IN_HEAD, *rows])]
+    for ours, rival in DROP_INS.items():
+        if rows := drop_in(document, ours, rival):
+            lines += ["", _drop_in_title(document, ours, rival), *_aligned([DROP_IN_HEAD, *rows])]
     for mode in modes(document):
         cases = of_mode(document, mode)
         ours = headline(mode, document)
@@ -316,7 +317,7 @@ def markdown(document: Document) -> str:
         ours = headline(mode, document)
         present = [cell for cell in cells(document) if any(case["cell"] == cell for case in cases)]
         what = MODES[mode] if mode == STREAMING else f"{MODES[mode]}, T = {cases[0]['steps']}"
-        prepared = f"; {label(document, ours)}" if ours != OURS[0] else ""
+        prepared = f"; {label(document, ours)}" if ours != LAYER else ""
         lines += ["", f"**{mode.capitalize()}** ({what}{prepared})", ""]
         rows = [["B, H", *(CELL_LABELS[cell] for cell in present)]]
         for shape in shapes(cases):
@@ -327,10 +328,16 @@ def markdown(document: Document) -> str:
 
 
 def _drop_in_lines(document: Document) -> list[str]:
-    rows = drop_in(document)
-    if not rows:
-        return []
-    return ["**`fastrnn.torch`** over PyTorch, the same program", "", *_markdown_table([DROP_IN_HEAD, *rows]), ""]
+    lines = []
+    for ours, rival in DROP_INS.items():
+        if rows := drop_in(document, ours, rival):
+            title = _drop_in_title(document, ours, rival)
+            lines += [f"**{title}**", "", *_markdown_table([DROP_IN_HEAD, *rows]), ""]
+    return lines
+
+
+def _drop_in_title(document: Document, ours: str, rival: str) -> str:
+    return f"{label(document, ours)} over {label(document, rival)}, the same program"
 
 
 DROP_IN_HEAD = ["", "geometric mean", "least"]

@@ -256,6 +256,8 @@ void infer_shapes(const Operator& op, const ShapeContext* context) {
   check(api.call<entry::ShapeInferContext_GetInputTypeShape>(context, size_t{0}, &x));
   const Shape sizes = dimensions(api, x);
   if (sizes.size() != 3) return;
+  ElementType element{};  // which may be another than this operator's: ONNX Runtime asks any one of its name
+  check(api.call<entry::GetTensorElementType>(static_cast<const TypeAndShape*>(x), &element));
   const char* names[3] = {};
   check(api.call<entry::GetSymbolicDimensions>(static_cast<const TypeAndShape*>(x), &names[0], size_t{3}));
   const bool batch_first = integer("batch_first");
@@ -275,6 +277,7 @@ void infer_shapes(const Operator& op, const ShapeContext* context) {
     check(api.call<entry::CreateTensorTypeAndShapeInfo>(&info));
     const auto release = [&](TypeAndShape* p) { api.release<entry::ReleaseTensorTypeAndShapeInfo>(p); };
     const std::unique_ptr<TypeAndShape, decltype(release)> owner(info, release);
+    check(api.call<entry::SetTensorElementType>(info, element));
     check(api.call<entry::SetDimensions>(info, static_cast<const int64_t*>(shape.data()), shape.size()));
     check(api.call<entry::SetSymbolicDimensions>(info, symbols.data(), symbols.size()));
     check(

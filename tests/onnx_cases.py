@@ -166,10 +166,10 @@ def expected(call):
 # --------------------------------------------------------------------------------------------------------------- models
 
 
-def describe(name, array):
-    """A tensor of the array's type; sizes of axes are left open."""
+def describe(name, array, sized=False):
+    """A tensor of the array's type; sizes of axes are left open where not `sized`."""
     dtype = helper.np_dtype_to_tensor_dtype(array.dtype)
-    return helper.make_tensor_value_info(name, dtype, [None] * array.ndim)
+    return helper.make_tensor_value_info(name, dtype, array.shape if sized else [None] * array.ndim)
 
 
 def node(call, outputs=None, name="the_node", **names):
@@ -197,14 +197,14 @@ def make_model(nodes, inputs, outputs, initializers=(), opset=OPSET, functions=(
     return helper.make_model(graph, opset_imports=opsets, ir_version=IR, functions=list(functions))
 
 
-def single(call, fixed=("W", "R", "B", "P"), outputs=None, opset=OPSET):
-    """A model of the one node, with `fixed` tensors as initializers."""
+def single(call, fixed=("W", "R", "B", "P"), outputs=None, opset=OPSET, sized=False):
+    """A model of the one node, with `fixed` tensors as initializers, and inputs whose sizes are known or not."""
     dtype = helper.np_dtype_to_tensor_dtype(call.inputs["X"].dtype)
     outputs = call.outputs if outputs is None else outputs
     ranks = dict(zip(OUTPUTS["LSTM"], (4, 3, 3), strict=True))
     return make_model(
         [node(call, outputs)],
-        [describe(name, array) for name, array in feed(call, fixed).items()],
+        [describe(name, array, sized) for name, array in feed(call, fixed).items()],
         [helper.make_tensor_value_info(name, dtype, [None] * ranks[name]) for name in outputs if name],
         constants(call, fixed),
         opset,

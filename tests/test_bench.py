@@ -26,6 +26,7 @@ MODES = ["inference", "training", "streaming", "inference-lengths", "training-le
 PACKED, TAKE_PACKED = ["inference-packed", "training-packed"], ["pytorch", "fastrnn-torch"]
 LIBRARIES = {  # the module by which each is found to be missing
     "fastrnn-torch": "torch",
+    "fastrnn-onnx": "onnxruntime",
     "fastrnn-jax": "jax",
     "pytorch": "torch",
     "onnxruntime": "onnxruntime",
@@ -522,20 +523,26 @@ def test_letters_tell_peers_apart(bench):
 
 
 def test_drop_in(bench, rivalled):
-    """fastrnn.torch over PyTorch has a table where both were measured."""
-    assert bench.report.drop_in(rivalled) == []
-    rivalled["peers"]["fastrnn-torch"] = {"label": "fastrnn.torch", "version": "1"}
-    for case in rivalled["cases"]:
-        if "pytorch" in case["results"]:
-            case["results"]["fastrnn-torch"] = case["results"]["fastrnn"]
-            case["speedup"]["fastrnn-torch"] = case["speedup"]["fastrnn"]
-    rows = bench.report.drop_in(rivalled)
-    (row,) = (row for row in rows if row[0] == "inference, LSTM")
-    assert row[1] == "3.0×"
-    assert row[2] in ("3.0× at 1, 7", "3.0× at 3, 8 (I 6)")  # which of them is chance
-    assert len(rows) == len(CELLS) * len(MODES)
-    for text in (bench.report.markdown(rivalled), bench.report.tables(rivalled)):
-        assert "over PyTorch, the same program" in text
+    """fastrnn.torch over PyTorch has a table where both were measured, and so has fastrnn.onnx over ONNX Runtime."""
+    for ours, theirs, gain, modes in (
+        ("fastrnn-torch", "pytorch", "3.0×", MODES),
+        ("fastrnn-onnx", "onnxruntime", "2.0×", [mode for mode in MODES if not mode.startswith("training")]),
+    ):
+        title = f"{bench.peers.REGISTRY[ours].label} over {bench.peers.REGISTRY[theirs].label}, the same program"
+        assert bench.report.drop_in(rivalled, ours, theirs) == []
+        assert title not in bench.report.markdown(rivalled)
+        rivalled["peers"][ours] = {"label": bench.peers.REGISTRY[ours].label, "version": "1"}
+        for case in rivalled["cases"]:
+            if theirs in case["results"]:
+                case["results"][ours] = case["results"]["fastrnn"]
+                case["speedup"][ours] = case["speedup"]["fastrnn"]
+        rows = bench.report.drop_in(rivalled, ours, theirs)
+        (row,) = (row for row in rows if row[0] == "inference, LSTM")
+        assert row[1] == gain
+        assert row[2] in (f"{gain} at 1, 7", f"{gain} at 3, 8 (I 6)")  # which of them is chance
+        assert len(rows) == len(CELLS) * len(modes)
+        for text in (bench.report.markdown(rivalled), bench.report.tables(rivalled)):
+            assert title in text
 
 
 def test_markdown(bench, document, rivalled):

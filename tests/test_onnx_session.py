@@ -88,8 +88,8 @@ def test_what_onnxruntime_does_not_compute(operator):
     for layout, dtype in ((1, "float32"), (0, "float64"), (1, "float64"), (0, "float16"), (1, "float16")):
         for direction in ("forward", "reverse", "bidirectional"):
             call = models.make_call(operator, layout=layout, dtype=dtype, direction=direction, lengths=True)
-            for fixed in (("W", "R", "B"), ()):
-                found = ours(models.single(call, fixed)).run(None, models.feed(call, fixed))
+            for fixed, sized in itertools.product((("W", "R", "B"), ()), (False, True)):
+                found = ours(models.single(call, fixed, sized=sized)).run(None, models.feed(call, fixed))
                 for a, b in zip(found, function(**call.inputs, **call.attributes), strict=True):
                     assert a.dtype == dtype
                     np.testing.assert_array_equal(a, b)

@@ -24,6 +24,7 @@ REGISTRY = {  # by the name on the command line and in results, in the order of 
     "fastrnn": Entry("fastrnn", "Layer", "fastrnn", "fastrnn"),
     "fastrnn-prepared": Entry("fastrnn", "Prepared", "fastrnn, prepared", "fastrnn"),
     "fastrnn-torch": Entry("fastrnn_torch", "FastrnnTorch", "fastrnn.torch", "torch"),
+    "fastrnn-onnx": Entry("fastrnn_onnx", "FastrnnOnnx", "fastrnn.onnx", "onnx onnxruntime"),
     "fastrnn-jax": Entry("fastrnn_jax", "FastrnnJax", "fastrnn.jax", "jax"),
     "pytorch": Entry("pytorch", "PyTorch", "PyTorch", "torch", "P"),
     "onnxruntime": Entry("onnx_runtime", "OnnxRuntime", "ONNX Runtime", "onnx onnxruntime", "O"),
@@ -32,7 +33,10 @@ REGISTRY = {  # by the name on the command line and in results, in the order of 
     "tensorflow": Entry("tensor_flow", "TensorFlow", "TensorFlow", "tensorflow-cpu", "T"),
     "reference": Entry("reference", "Reference", "NumPy", "fastrnn"),
 }
-OURS = ("fastrnn", "fastrnn-prepared", "fastrnn-torch", "fastrnn-jax")  # what the others are measured against
+LAYER, PREPARED, TORCH, ONNX = "fastrnn", "fastrnn-prepared", "fastrnn-torch", "fastrnn-onnx"
+OURS = (LAYER, PREPARED, TORCH, ONNX, "fastrnn-jax")  # what the others are measured against
+PYTORCH = "pytorch"
+DROP_INS = {TORCH: PYTORCH, ONNX: "onnxruntime"}  # the same program but for a name
 ORIENTATION = "reference"  # never counts as the best peer
 
 

@@ -17,6 +17,7 @@ from .base import Peer
 
 class OnnxRuntime(Peer):
     version = ort.__version__
+    session: Any = ort.InferenceSession
 
     def __init__(self, threads: int) -> None:
         self._options = ort.SessionOptions()
@@ -29,7 +30,7 @@ class OnnxRuntime(Peer):
         return not case.training and case.dtype == "float32"  # its kernels know no other dtype
 
     def prepare(self, problem: Problem) -> Callable[[], Any]:
-        session = ort.InferenceSession(onnx_graph.model(problem), self._options, providers=["CPUExecutionProvider"])
+        session = self.session(onnx_graph.model(problem), self._options, providers=["CPUExecutionProvider"])
         turns = cycle([(_bind(session, *turn), turn) for turn in onnx_graph.turns(problem)])  # keeps the arrays
 
         def run() -> Any:
