@@ -21,6 +21,7 @@ BUILD_REQUIRES := scikit-build-core pybind11 cmake ninja
 SOURCES := CMakeLists.txt pyproject.toml $(shell find csrc python/fastrnn -not -name '*.pyc' -not -name '__pycache__')
 CXX_FILES := $(shell find csrc cuda tests bench -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu')
 PYTHON_FILES := $(wildcard python tests bench examples)
+ALONE_FILES := $(shell grep -l "mark.alone" tests/test_*.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test bench bench-full test-gpu bench-gpu prove count lint format clean
@@ -36,7 +37,7 @@ demo: $(VENV)/.installed-plot ## train a text generator for 40 s, then let it wr
 # Tests of a file share what they have worked out. A status of 5 says that there was no test to run.
 test: $(VENV)/.installed-test ## run the test suite against the installed package and all peers (PYTEST_ARGS="-k lstm")
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m "not alone" $(PYTEST_ARGS) || [ $$? -eq 5 ]
-	$(BIN)/python -m pytest -m alone $(PYTEST_ARGS) || [ $$? -eq 5 ]
+	$(BIN)/python -m pytest -m alone -o testpaths="$(ALONE_FILES)" $(PYTEST_ARGS) || [ $$? -eq 5 ]
 
 bench: $(VENV)/.installed-bench ## time fastrnn beside its peers on few shapes, in some minutes (BENCH_ARGS="--help")
 	$(BIN)/python bench/compare.py --quick $(BENCH_ARGS)
