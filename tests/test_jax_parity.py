@@ -377,6 +377,25 @@ def test_errors_of_other_cells():
         fastrnn.jax.rnn(X, rnn, nonlinearity="sin")
 
 
+def test_arrays_in_a_wrapper():
+    """What has `__jax_array__`, such as Flax' parameters, is the array that it wraps."""
+
+    class Wrapper:
+        def __init__(self, array):
+            self.array = array
+
+        def __jax_array__(self):
+            return self.array
+
+    weights = as_jax(fastrnn.GRU(4, 5, seed=0, dtype="float64").parameters)
+    x, h0 = jnp.ones((6, 2, 4)), jnp.ones((1, 2, 5))
+    wrapped = {name: Wrapper(array) for name, array in weights.items()}
+    found = jax.jit(lambda: fastrnn.jax.gru(Wrapper(x), wrapped, Wrapper(h0)))()
+    assert_same_bits(named(*found), named(*fastrnn.jax.gru(x, weights, h0)))
+    with pytest.raises(TypeError, match=r"h0: expected an array of float32 or float64, got 'no array' \(str\)"):
+        fastrnn.jax.gru(x, weights, Wrapper("no array"))
+
+
 def test_arrays_of_another_platform_are_refused(monkeypatch):
     """As if arrays were somewhere else."""
     monkeypatch.setattr(sys.modules["fastrnn.jax._functions"], "_platforms", lambda array: {"abacus"})

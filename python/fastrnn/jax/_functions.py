@@ -186,6 +186,8 @@ def _array(name: str, value: Any) -> Array:
     """A JAX array where there are kernels, or one that is traced: of its program, XLA says whether there are any."""
     dtypes = DTYPES + (_device.HALF if _device.cuda() else ())
     wanted = f"an array of {' or '.join(dtypes)}"
+    if not isinstance(value, (jax.Array, np.ndarray)) and hasattr(value, "__jax_array__"):
+        value = value.__jax_array__()  # as jax.numpy takes what wraps an array, such as a parameter of Flax
     if not isinstance(value, (jax.Array, np.ndarray)):
         raise TypeError(f"{name}: expected {wanted}, {got(value)}")
     check_unmasked(name, value)
