@@ -301,6 +301,29 @@ for kind in ("gru", "lstm"):
     for k in range(2):
         compare(jax.tree.map(lambda a: a[k], copies), alone)
     print(len(devices), "devices agree on", kind)
+
+compare(halves(weights, x), y)  # not compiled as a whole
+
+# Where types tell how arrays are split, those of results and derivatives do.
+if hasattr(jax, "set_mesh"):  # before, such types are an experiment of JAX'
+    explicit = jax.make_mesh((2,), ("rows",), axis_types=(jax.sharding.AxisType.Explicit,))
+
+    def place(tree, spec):
+        return jax.device_put(tree, jax.sharding.NamedSharding(explicit, spec))
+
+    typed, parts = place(x, rows), place(weights, shared)
+    parts["weight_ih_l0"] = place(weights["weight_ih_l0"], rows)
+    found = gradient(loss)(parts, typed)
+    compare(found, alone)
+    assert jax.tree.map(jax.typeof, found[1]) == jax.tree.map(jax.typeof, (parts, typed))
+    in_pieces = jax.jit(lambda w, x, s: jax.lax.scan(lambda s, x: run(x, w, s)[::-1], s, x))
+    zeros = place(jnp.zeros((1, 4, 5)), rows)
+    final, y = in_pieces(parts, typed.reshape(2, 3, 4, 4), (zeros, zeros))
+    compare((y.reshape(6, 4, 5), final), run(x, weights))
+    y, final = jax.jit(lambda w, x: run(x, w, batch_first=True))(parts, place(x.swapaxes(0, 1), P("rows")))
+    assert jax.typeof(y).sharding.spec == P("rows", None, None)
+    assert all(jax.typeof(s).sharding.spec == P(None, "rows", None) for s in final)
+    compare((y.swapaxes(0, 1), final), run(x, weights))
 """
 
 

@@ -16,7 +16,7 @@ from .._options import Activation, Options
 from .._spec import gru_cell, rnn_cell
 from . import _ops
 from ._register import platforms
-from ._spread import differing_as
+from ._spread import differing_as, split_as, whole
 
 Array: TypeAlias = Any  # jax.Array
 State: TypeAlias = Any  # h, or (h, c) for an LSTM
@@ -178,8 +178,14 @@ def _call(
     steps, batch = net.extent(x)
     seed = None if dropout_key is None else _seed(dropout_key)
     inputs |= states | {"lengths": _lengths(lengths, steps, batch), "seed": seed if net.drops else None}
-    results = _ops.differentiable(net)(differing_as(inputs, inputs))
-    return results["y"], (results["h_n"], results["c_n"]) if net.has_cell else results["h_n"]
+    results = _ops.differentiable(net)(differing_as(whole(inputs), inputs))
+    y = split_as(results["y"], x, (*range(x.ndim - 1), None))
+    rows = (1 - spec.batch_first,) if batch else ()
+    final = []
+    for name, start in states.items():
+        model, axes = (x, (None, *rows, None)) if start is None else (start, tuple(range(start.ndim)))
+        final.append(split_as(results[f"{name[0]}_n"], model, axes))
+    return y, tuple(final) if net.has_cell else final[0]
 
 
 def _array(name: str, value: Any) -> Array:

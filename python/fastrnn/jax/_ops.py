@@ -225,4 +225,5 @@ def differentiable(net: Network) -> Callable[[Arrays], Arrays]:
         return ({name: None if array is None else found.get(f"d{name}") for name, array in inputs.items()},)
 
     call.defvjp(forward, backward, symbolic_zeros=True)
-    return call
+    compiled: Callable[[Arrays], Arrays] = jax.jit(call, inline=True)  # shard_map outside of jit takes it so alone
+    return compiled
