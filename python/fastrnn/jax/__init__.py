@@ -3,6 +3,9 @@
     y, (h_n, c_n) = fastrnn.jax.lstm(x, weights)        as `fastrnn.functional.lstm`, in float32 and float64
     fastrnn.jax.gru, fastrnn.jax.rnn
 
+`weights` have PyTorch's names: `fastrnn.LSTM(input_size, hidden_size, seed=0).parameters` is a dict of new ones, and
+`fastrnn.weights` converts those of other libraries. `help(fastrnn.jax.rnn)` tells what all three take.
+
 They are pure functions, differentiable once in reverse mode (`jax.custom_vjp`), and calls of XLA's foreign function
 interface inside: on the CPU, where, as everywhere in fastrnn, the kernels count denormal numbers as zero; and in builds
 with `FASTRNN_CUDA` on a GPU, there in float16 and bfloat16, too, and without the variants of the cells (`peephole`,

@@ -50,7 +50,8 @@ def rnn(
             a GPU also float16 or bfloat16, in which sums are taken in float32.
         weights: all arrays by `fastrnn.RNN`'s parameter names, or in a sequence in the flat order: by layer, then
             direction, then weight_ih (G*H, I, or D*H_out above the first layer), weight_hh (G*H, H_out) and, if there
-            are biases, bias_ih and bias_hh (G*H,); in an RNN, G is 1 and H_out is H. Of the dtype of x.
+            are biases, bias_ih and bias_hh (G*H,); in an RNN, G is 1 and H_out is H. Of the dtype of x. (JAX sorts the
+            names of dicts that it hands on, as `jit`: the values of such a one are not in the flat order.)
         state: where to start from, h0 (L*D, B, H) of the dtype of x, without B if x has none. None is zeros.
         lengths: None (all rows have T steps) or (B,) integers in 0…T, which may be traced; for one sequence an int.
         num_layers, bidirectional, batch_first, nonlinearity, clip, activations: as in `fastrnn.RNN`; they are static.
