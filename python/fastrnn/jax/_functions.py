@@ -44,6 +44,7 @@ def rnn(
 
     Sizes: T time steps, B rows of the batch, I inputs, H units, L layers, D directions (2 if bidirectional, else 1), G
     gates, H_out the width of h (that of an LSTM's projection where it has one, else H).
+    Arrays are JAX's or NumPy's, or have `__jax_array__`, as parameters of Flax.
 
     Args:
         x: (T, B, I); (B, T, I) with `batch_first`; or one sequence (T, I). float32, or in JAX's 64-bit mode float64; on
