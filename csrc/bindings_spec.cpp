@@ -142,7 +142,8 @@ Network make_network(const std::string& cell, int64_t input_size, int64_t hidden
   if (found == cells.end()) wrong_value("cell", "a cell's name", "'" + cell + "'");
   net.cell = found->cell;
   const auto positive = [](const char* name, int64_t value) {
-    if (value < 1) wrong_value(name, "at least 1", std::to_string(value));
+    constexpr int64_t most = std::numeric_limits<int32_t>::max();  // twice or four times as many fit into an int64_t
+    if (value < 1 || value > most) wrong_value(name, "from 1 to " + std::to_string(most), std::to_string(value));
     return value;
   };
   net.input_size = positive("input_size", input_size);

@@ -58,7 +58,10 @@ std::vector<NamedActivation> activations_of(const std::string& text) {
   std::vector<NamedActivation> all;
   std::string name;
   double alpha = 0, beta = 0;
-  while (in >> name >> alpha >> beta) all.push_back({name, alpha, beta});
+  while (in >> name) {
+    if (!(in >> alpha >> beta)) wrong_value("activations", "a name and two numbers each", "'" + text + "'");
+    all.push_back({name, alpha, beta});
+  }
   return all;
 }
 
@@ -66,8 +69,8 @@ std::optional<NamedOptions> options_of(Attributes& a) {
   auto activations = activations_of(a.text("activations"));
   const auto clip = a.get<double>("clip");
   const bool coupled = a.get<bool>("coupled_input_forget"), peephole = a.get<bool>("peephole");
-  if (activations.empty()) return std::nullopt;
-  return NamedOptions{std::move(activations), clip > 0 ? std::optional(clip) : std::nullopt, coupled, peephole};
+  if (activations.empty() && clip == 0 && !coupled && !peephole) return std::nullopt;
+  return NamedOptions{std::move(activations), clip != 0 ? std::optional(clip) : std::nullopt, coupled, peephole};
 }
 
 Network network_of(Attributes& a, bool on_device) {
@@ -171,6 +174,9 @@ class Arrays {
   }
 
   std::vector<void*> parameters(const Network& net, const std::string& prefix) const {
+    if (net.num_layers > static_cast<int64_t>(all_.size())) {  // before their names are listed
+      wrong_value("num_layers", "arrays for each", std::to_string(net.num_layers));
+    }
     std::vector<void*> flat;
     for (const auto& [name, wanted_shape] : parameter_shapes(net)) flat.push_back(get(prefix + name, wanted_shape));
     return flat;
