@@ -270,6 +270,16 @@ def test_lengths_of_one_sequence():
         assert np.array_equal(h_n, y[3:4])
 
 
+def test_wide_lengths_out_of_64_bit_mode():
+    """Their values stay what they were."""
+    layer = fastrnn.RNN(3, 4, seed=0)
+    x, lengths = np.ones((6, 2, 3), np.float32), jnp.asarray([2**32 + 1, 2])
+    with jax.enable_x64(False):
+        run = jax.jit(lambda lengths: fastrnn.jax.rnn(x, as_jax(layer.parameters), lengths=lengths))
+        with pytest.raises(jax.errors.JaxRuntimeError, match=r"lengths: expected values in 0 ... 6, got 4294967297"):
+            jax.block_until_ready(run(lengths))
+
+
 def test_traced_lengths_that_are_wrong():
     """Nobody knows them before the kernel does; it ends the program with an error, and the next one runs."""
     layer = fastrnn.RNN(3, 4, seed=0)
@@ -320,6 +330,7 @@ BAD_CALLS = {
     "integers": (TypeError, "x", {"x": np.zeros((5, 2, 3), np.int32)}),
     "half precision": (TypeError, "x", {"x": jnp.zeros((5, 2, 3), jnp.bfloat16)}),
     "other precision": (TypeError, "x", {"x": np.zeros((5, 2, 3))}),
+    "order of bytes": (TypeError, "x", {"x": X.astype(X.dtype.newbyteorder())}),
     "no weights": (TypeError, "weights", {"weights": None}),
     "a weight is no array": (TypeError, "weight_hh_l0", {"weights": changed(weight_hh_l0=3)}),
     "a weight is missing": (ValueError, "bias_hh_l0", {"weights": dict(list(WEIGHTS.items())[:3])}),
@@ -354,6 +365,10 @@ BAD_CALLS = {
     "a seed": (TypeError, "dropout_key", {"dropout_key": 3}),
     "many keys": (TypeError, "dropout_key", {"dropout_key": jax.random.split(jax.random.key(0))}),
     "no key": (TypeError, "dropout_key", {"dropout_key": X}),
+    "words of a key": (TypeError, "dropout_key", {"dropout_key": np.zeros(3, np.uint32)}),
+    "a masked key": (TypeError, "dropout_key", {"dropout_key": np.ma.zeros(2, np.uint32)}),
+    "keys for lengths": (TypeError, "lengths", {"lengths": jax.random.split(jax.random.key(0))}),
+    "durations": (TypeError, "lengths", {"lengths": np.ones(2, "m8[s]")}),
 }
 
 
@@ -365,6 +380,15 @@ def test_errors_name_the_argument(what, jitted):
     arguments = {"x": X, "weights": WEIGHTS} | given
     with pytest.raises(error, match=rf"\b{name}\b"):
         (jax.jit(lambda: fastrnn.jax.lstm(**arguments)) if jitted else partial(fastrnn.jax.lstm, **arguments))()
+
+
+@pytest.mark.parametrize(
+    "what", ["half precision", "shape of h0", "dtype of c0", "truths", "keys for lengths", "no key"]
+)
+def test_errors_of_traced_arguments(what):
+    error, name, given = BAD_CALLS[what]
+    with pytest.raises(error, match=rf"\b{name}\b"):
+        jax.jit(fastrnn.jax.lstm)(**({"x": X, "weights": WEIGHTS} | jax.tree.map(jnp.asarray, given)))
 
 
 def test_errors_of_other_cells():
@@ -427,6 +451,15 @@ def test_kernels_check_what_they_are_given():
     forward, backward = partial(call, "fastrnn_forward"), partial(call, "fastrnn_backward")
     forward(inputs, outputs)
     backward(inputs | saved, gradients)
+
+    def overflow():
+        """Sizes of which four times as many are none, in 64 bits."""
+        many = 2**62
+        shapes = {"x": (1, 0, 3), "weight_ih_l0": (0, 3), "weight_hh_l0": (0, many)}
+        results = dict.fromkeys(("y", "h_n", "c_n"), ((1, 0, many), "f4")) | {"tape": ((64,), "u1")}
+        nothing = {name: partial(jnp.zeros, shape, jnp.float32) for name, shape in shapes.items()}
+        jax.jit(lambda: forward({n: a() for n, a in nothing.items()}, results, bias=False, hidden_size=many))()
+
     bad = [
         partial(forward, inputs, outputs, cell="nothing"),
         partial(forward, inputs, outputs, cell=3),
@@ -434,6 +467,12 @@ def test_kernels_check_what_they_are_given():
         partial(forward, inputs, outputs, hidden_size=5),
         partial(forward, inputs, outputs, hidden_size=-4),
         partial(forward, inputs, outputs, num_layers=2),
+        partial(forward, inputs, outputs, num_layers=2**31),
+        partial(forward, inputs, outputs, num_layers=2**31 - 1),
+        partial(forward, inputs, outputs, activations="sigmoid 0 0 tanh 0 0 tanh 0"),
+        partial(forward, inputs, outputs, clip=1.0),
+        partial(forward, inputs, outputs, clip=-1.0),
+        partial(forward, inputs, outputs, peephole=True),
         partial(forward, inputs, outputs, dtype="float64"),
         partial(forward, inputs, outputs, dropout=2.0),
         partial(forward, inputs, outputs, option_of_tomorrow=True),
@@ -458,7 +497,7 @@ def test_kernels_check_what_they_are_given():
         partial(backward, inputs | saved, without(gradients, "dweight_hh_l0")),
         partial(backward, inputs | saved, gradients | {"dx": ((5, 2, 4), "f4")}),
     ]
-    for mistake in bad:
+    for mistake in [*bad, overflow]:
         with pytest.raises(jax.errors.JaxRuntimeError, match=r"INVALID_ARGUMENT.*fastrnn: "):
             mistake()
     forward(inputs, outputs)
@@ -483,6 +522,11 @@ def test_import_tells_what_is_missing(monkeypatch):
                 ImportError, match=rf"kernels for version {version[0]}.{version[1]} of XLA.*has \d+\.\d+\."
             ):
                 importlib.import_module("fastrnn.jax")
+    with monkeypatch.context() as patch:
+        patch.setattr(jax, "__version__", "0.4.30")
+        patch.setattr(jax, "__version_info__", (0, 4, 30))
+        with pytest.raises(ImportError, match=r"needs JAX 0\.6\.2 or newer, got 0\.4\.30"):
+            importlib.import_module("fastrnn.jax")
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "jax", None)
         with pytest.raises(ModuleNotFoundError, match=r"pip install 'fastrnn\[jax\]'"):

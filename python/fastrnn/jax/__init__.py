@@ -19,6 +19,9 @@ except ModuleNotFoundError as error:
         raise
     raise ModuleNotFoundError("fastrnn.jax needs JAX: pip install 'fastrnn[jax]'", name="jax") from error
 
+if _jax.__version_info__ < (0, 6, 2):
+    raise ImportError(f"fastrnn.jax needs JAX 0.6.2 or newer, got {_jax.__version__}: pip install -U 'fastrnn[jax]'")
+
 from ._functions import gru, lstm, rnn
 from ._register import register as _register
 

@@ -165,7 +165,7 @@ def _call(
     net = _ops.Network.of(spec, half or spec.dtype)
     if spec.options is not None and _platforms(x) - {"cpu"}:
         _device.network(spec, net.dtype)  # raises
-    if half and "cpu" in _platforms(x):
+    if half and ("cpu" in _platforms(x) or not _device.cuda()):
         raise TypeError(f"x: expected an array of {' or '.join(DTYPES)} on a CPU, got dtype {half}")
     if x.ndim not in (2, 3) or x.shape[-1] != spec.input_size:
         batched = f"({'B, T' if spec.batch_first else 'T, B'}, {spec.input_size})"
@@ -199,7 +199,7 @@ def _array(name: str, value: Any) -> Array:
     if not isinstance(value, (jax.Array, np.ndarray)):
         raise TypeError(f"{name}: expected {wanted}, {got(value)}")
     check_unmasked(name, value)
-    if isinstance(value, np.ndarray) and value.dtype.name not in dtypes:
+    if isinstance(value, np.ndarray) and str(value.dtype) not in dtypes:  # str() tells the order of bytes
         raise TypeError(f"{name}: expected {wanted}, got dtype {value.dtype}")
     array = jnp.asarray(value)
     if others := _platforms(array).difference(platforms()):
@@ -249,20 +249,24 @@ def _lengths(lengths: Any, steps: int, batch: tuple[int, ...]) -> Array | None:
             raise TypeError(f"lengths: expected integers, {got(lengths)}") from None
         if lengths.size == 0 and lengths.dtype == np.float64:
             lengths = lengths.astype(np.int32)  # NumPy's default for []
-    if not np.issubdtype(lengths.dtype, np.integer):
+    if getattr(lengths.dtype, "kind", None) not in ("i", "u"):  # keys have types of their own
         raise TypeError(f"lengths: expected integers, got dtype {lengths.dtype}")
     if lengths.shape != batch and (batch or lengths.shape != (1,)):
         raise ValueError(f"lengths: expected shape {batch}, got {lengths.shape}")
     if known and not ((lengths >= 0) & (lengths <= steps)).all():
         raise ValueError(f"lengths: expected values in 0…{steps}, got {lengths.tolist()}")
-    wide = not known and lengths.dtype.itemsize == 8  # in JAX's 64-bit mode
-    return jnp.asarray(lengths.reshape(batch or (1,)), jnp.int64 if wide else jnp.int32)
+    lengths = lengths.reshape(batch or (1,))
+    dtype = np.int64 if not known and lengths.dtype.itemsize == 8 else np.int32
+    # What is from JAX's 64-bit mode stays so, though the mode may be off by now.
+    return lengths if not known and lengths.dtype == dtype else jnp.asarray(lengths, dtype)
 
 
 def _seed(key: Any) -> Array:
     """The low and the high half of the kernels' seed."""
     typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     raw = isinstance(key, (jax.Array, np.ndarray)) and key.dtype == np.uint32
-    if not (typed or raw) or key.ndim != (0 if typed else 1):
+    check_unmasked("dropout_key", key)
+    shape = () if typed else jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))).shape
+    if not (typed or raw) or key.shape != shape:
         raise TypeError(f"dropout_key: expected one key, as jax.random.key(0), {got(key)}")
     return jax.random.bits(key, (2,), jnp.uint32)
