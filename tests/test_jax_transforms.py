@@ -12,6 +12,7 @@ import pytest
 jax = pytest.importorskip("jax")
 
 import jax.numpy as jnp  # noqa: E402
+from jax import export  # noqa: E402
 
 import fastrnn  # noqa: E402
 import fastrnn.jax  # noqa: E402
@@ -230,6 +231,24 @@ def test_shapes_without_a_call():
     assert (y.shape, h_n.shape, c_n.shape) == ((9, 7, 2), (1, 7, 2), (1, 7, HIDDEN))
     assert y.dtype == c_n.dtype == jnp.float32
     assert fastrnn.native_calls() == before
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_export(kind):
+    """A program of a training step, kept as bytes, for any number of steps and rows."""
+    weights = weights_of(kind, num_layers=2)
+
+    def loss(weights, x, lengths):
+        return (getattr(fastrnn.jax, kind)(x, weights, lengths=lengths, num_layers=2)[0] ** 2).sum()
+
+    steps, rows = export.symbolic_shape("T, B")
+    arguments = weights, jax.ShapeDtypeStruct((steps, rows, INPUT), "f4"), jax.ShapeDtypeStruct((rows,), "i4")
+    checks = [export.DisabledSafetyCheck.custom_call(f"fastrnn_{way}") for way in ("forward", "backward")]
+    exported = export.export(jax.jit(jax.grad(loss)), disabled_checks=checks)(*arguments)
+    program = export.deserialize(exported.serialize())
+    for batch in (BATCH, 1):
+        x, lengths = draw(STEPS, batch, INPUT), jnp.arange(1, batch + 1, dtype=jnp.int32)
+        assert_trees(program.call(weights, x, lengths), jax.grad(loss)(weights, x, lengths))
 
 
 def test_donated_arguments():

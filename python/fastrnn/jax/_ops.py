@@ -5,7 +5,7 @@ A network is described by the attributes of its Spec, and a call names its array
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from typing import Any, TypeAlias
@@ -23,7 +23,7 @@ from ._spread import differing_as
 Array: TypeAlias = Any  # jax.Array
 Arrays: TypeAlias = dict[str, Any]  # by name; None where there is none
 
-LINE = 64  # bytes; every array of a tape begins at a multiple, on CUDA of 256
+LINE = 256  # bytes; every array of a tape begins at a multiple, on the CPU of 64
 
 
 @dataclass(frozen=True)
@@ -94,18 +94,14 @@ class Network:
         shapes = {"h": (states, *batch, self.output)}
         return shapes | ({"c": (states, *batch, self.spec.hidden_size)} if self.has_cell else {})
 
-    def tape_bytes(self, x: Any) -> int:
-        """Of the largest of all platforms' tapes: for which of them the program is to be is not known yet."""
-        steps, batch = self.extent(x)
-        values = steps * (batch[0] if batch else 1)
-
-        def total(parts: Iterable[tuple[int, int]], line: int) -> int:
-            return sum(-(-n * size * values // line) * line for n, size in parts)
-
-        size = total(((n, x.dtype.itemsize) for n in _core.tape_widths(self.spec)), LINE)
+    def tape_bytes(self, x: Any) -> Any:
+        """Room for any platform's tape: for which of them the program is to be is not known yet. The sizes of x may be
+        `jax.export`'s symbols, of which nobody knows the larger one."""
+        parts = [[n * x.dtype.itemsize for n in _core.tape_widths(self.spec)]]  # bytes a step and row
         if (module := _device.cuda()) and self.spec.options is None:
-            size = max(size, total(module.tape_widths(_device.network(self.spec, self.dtype)), 4 * LINE))
-        return size
+            parts.append([n * size for n, size in module.tape_widths(_device.network(self.spec, self.dtype))])
+        steps, batch = self.extent(x)
+        return max(map(sum, parts)) * steps * (batch[0] if batch else 1) + max(map(len, parts)) * LINE
 
 
 def _hashable(value: Any) -> Any:
