@@ -274,10 +274,10 @@ def test_wide_lengths_out_of_64_bit_mode():
     """Their values stay what they were."""
     layer = fastrnn.RNN(3, 4, seed=0)
     x, lengths = np.ones((6, 2, 3), np.float32), jnp.asarray([2**32 + 1, 2])
-    with jax.enable_x64(False):
-        run = jax.jit(lambda lengths: fastrnn.jax.rnn(x, as_jax(layer.parameters), lengths=lengths))
-        with pytest.raises(jax.errors.JaxRuntimeError, match=r"lengths: expected values in 0 ... 6, got 4294967297"):
-            jax.block_until_ready(run(lengths))
+    jax.config.update("jax_enable_x64", False)  # until the next test
+    run = jax.jit(lambda lengths: fastrnn.jax.rnn(x, as_jax(layer.parameters), lengths=lengths))
+    with pytest.raises(jax.errors.JaxRuntimeError, match=r"lengths: expected values in 0 ... 6, got 4294967297"):
+        jax.block_until_ready(run(lengths))
 
 
 def test_traced_lengths_that_are_wrong():
