@@ -335,6 +335,8 @@ if hasattr(jax, "set_mesh"):  # before, such types are an experiment of JAX'
     found = gradient(loss)(parts, typed)
     compare(found, alone)
     assert jax.tree.map(jax.typeof, found[1]) == jax.tree.map(jax.typeof, (parts, typed))
+    with jax.set_mesh(explicit):
+        compare(gradient(loss)(weights, typed), alone)
     in_pieces = jax.jit(lambda w, x, s: jax.lax.scan(lambda s, x: run(x, w, s)[::-1], s, x))
     zeros = place(jnp.zeros((1, 4, 5)), rows)
     final, y = in_pieces(parts, typed.reshape(2, 3, 4, 4), (zeros, zeros))
