@@ -168,6 +168,38 @@ def test_weights_go_where_they_are_used():
 
 
 @every_operator
+def test_weights_of_a_body_hide_those_around_it(operator):
+    """Names are looked up from the inside."""
+    call = models.make_call(operator, initial=False)
+    model = models.scan(call)
+    for name, array in call.inputs.items():
+        if name != "X":
+            model.graph.initializer.append(onnx.numpy_helper.from_array(-array, name))
+    sequences = np.random.default_rng(0).normal(size=(4, 5, 4)).astype(np.float32)
+    assert_same(ours(model), stock(model), {"sequences": sequences}, 4)
+
+
+def with_constant_nodes(model):
+    """In place of initializers."""
+    nodes = [helper.make_node("Constant", [], [tensor.name], value=tensor) for tensor in model.graph.initializer]
+    nodes += model.graph.node
+    del model.graph.node[:], model.graph.initializer[:]
+    model.graph.node.extend(nodes)
+    return model
+
+
+@pytest.mark.parametrize("version", [3, 4])
+def test_constants_around_a_loop(version):
+    """They become initializers of the body, but not in version 3 of the format, where those have to be inputs too."""
+    model = with_constant_nodes(models.stream())
+    model.ir_version = version
+    assert_same(ours(model), stock(model), models.stream_feed(T=6), 6)
+    rewritten, _ = rewrite(model, 0)
+    left = {node.output[0] for node in rewritten.graph.node if node.op_type == "Constant"}
+    assert left == ({"first", "axis", "W", "R", "B"} if version == 3 else {"first", "axis"})
+
+
+@every_operator
 def test_an_if(operator):
     call = models.make_call(operator, direction="bidirectional")
     model = models.branches(call)
@@ -255,6 +287,36 @@ def test_external_data(tmp_path, monkeypatch):
         (folder / "weights.bin").unlink()
         with pytest.raises(Exception, match=r"weights\.bin"):
             InferenceSession(folder / "model.onnx", options, CPU)
+
+
+def test_external_data_of_constant_nodes(tmp_path):
+    model = with_constant_nodes(models.tagger())
+    plain = stock(model)
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="weights.bin", convert_attribute=True)
+    assert_same(InferenceSession(path, providers=CPU), plain, models.tagger_feed(), 2)
+
+
+@pytest.mark.parametrize("threshold", [0, 400])
+def test_links_to_a_model_and_its_data(tmp_path, threshold):
+    """As a cache of downloads has them: the files lie elsewhere, side by side, under other names."""
+    model = models.tagger()
+    plain = stock(model)
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="w.bin", size_threshold=threshold)
+    files, links = tmp_path / "files", tmp_path / "links"
+    for folder in (files, links):
+        folder.mkdir()
+    for number, name in enumerate(("model.onnx", "w.bin")):
+        (tmp_path / name).rename(files / str(number))
+        (links / name).symlink_to(files / str(number))
+    assert_same(InferenceSession(links / "model.onnx", providers=CPU), plain, models.tagger_feed(), 2)
+    elsewhere = tmp_path / "elsewhere.bin"
+    (files / "1").rename(elsewhere)
+    (links / "w.bin").unlink()
+    (links / "w.bin").symlink_to(elsewhere)
+    with pytest.raises(Exception, match=r"w\.bin"):
+        InferenceSession(links / "model.onnx", providers=CPU)
 
 
 def test_options_can_be_used_again():

@@ -16,6 +16,7 @@ from . import _attributes
 DOMAIN = "fastrnn"  # csrc/onnxruntime_operators.cpp registers the operators there
 OPERATORS = ("RNN", "LSTM", "GRU")
 FIRST_OPSET = 7  # before it the operators had other attributes and inputs; ONNX Runtime does not know those either
+FIRST_WITH_CONSTANTS = 4  # version of ONNX' format: before it each initializer of a graph had to be an input too
 ONNX_INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
 OUR_INPUTS = {  # sequence_lens comes last
     "RNN": ("X", "W", "R", "B", "initial_h"),
@@ -70,8 +71,9 @@ def rewrite(model: ModelProto, threads: int) -> tuple[ModelProto, Replaced]:
             if _recurrent(node):
                 replaced.left[_name(node)] = f"it is in the function {function.name}"
     if replaced.swapped:
-        _bring_in(model.graph, {})
-        _drop_unused(model.graph)
+        if model.ir_version >= FIRST_WITH_CONSTANTS:
+            _bring_in(model.graph, {})
+            _drop_unused(model.graph)
         if all(entry.domain != DOMAIN for entry in model.opset_import):
             model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
     return model, replaced
@@ -144,19 +146,19 @@ def _bring_in(graph: GraphProto, outer: dict[str, TensorProto]) -> None:
     """Put constants of the graphs around into the bodies where our operators take their weights from them: ONNX Runtime
     tells a node's kernel only of constants of its own graph, and weights shall be packed once."""
     copies: dict[str, str] = {}
-    defined = {value.name for value in graph.input} | {name for node in graph.node for name in node.output}
+    computed = {value.name for value in graph.input} | {name for node in graph.node for name in node.output}
+    outer = {name: tensor for name, tensor in outer.items() if name not in computed | _initializers(graph)}
     for node in graph.node if outer else ():
         if node.domain == DOMAIN:
             for place in _WEIGHTS:
                 name = node.input[place] if place < len(node.input) else ""
-                if name in outer and name not in defined:
+                if name in outer:
                     if name not in copies:
                         copies[name] = f"{name}/fastrnn/{graph.name}/{_name(node)}"
                         graph.initializer.add().CopyFrom(outer[name])
                         graph.initializer[-1].name = copies[name]
                     node.input[place] = copies[name]
-    constants = {name: tensor for name, tensor in outer.items() if name not in defined}
-    constants |= {tensor.name: tensor for tensor in graph.initializer if tensor.name not in defined}
+    constants = outer | {tensor.name: tensor for tensor in graph.initializer if tensor.name not in computed}
     constants |= {
         node.output[0]: node.attribute[0].t
         for node in graph.node
@@ -167,14 +169,21 @@ def _bring_in(graph: GraphProto, outer: dict[str, TensorProto]) -> None:
             _bring_in(body, constants)
 
 
+def _initializers(graph: GraphProto) -> set[str]:
+    sparse = {tensor.values.name for tensor in graph.sparse_initializer}
+    return sparse | {tensor.name for tensor in graph.initializer}
+
+
 def _drop_unused(graph: GraphProto) -> None:
-    """Initializers of the outermost graph that no node takes any more: ONNX Runtime would warn of them."""
+    """Constants of the outermost graph that no node takes any more: ONNX Runtime would warn of them."""
     taken = {name for node in _nodes(graph) for name in node.input}
     taken |= {value.name for inner in graphs(graph) for value in (*inner.input, *inner.output)}
-    kept = [tensor for tensor in graph.initializer if tensor.name in taken]
-    if len(kept) < len(graph.initializer):
-        del graph.initializer[:]
-        graph.initializer.extend(kept)
+    for k in reversed(range(len(graph.initializer))):
+        if graph.initializer[k].name not in taken:
+            del graph.initializer[k]
+    for k in reversed(range(len(graph.node))):
+        if graph.node[k].op_type == "Constant" and taken.isdisjoint(graph.node[k].output):
+            del graph.node[k]
 
 
 def _value(attribute: AttributeProto) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 
 import onnxruntime
 from google.protobuf.message import DecodeError, EncodeError
-from onnx import ModelProto, TensorProto
+from onnx import AttributeProto, ModelProto, TensorProto
 from onnx.external_data_helper import load_external_data_for_tensor
 
 from .. import _core
@@ -85,14 +85,13 @@ class InferenceSession(onnxruntime.InferenceSession):
 def _prepare(model: Any, threads: int) -> tuple[Any, str, Replaced]:
     """What ONNX Runtime is to load, the folder of its external data ("": as it decides), and what was swapped."""
     original: str | bytes | None = None
-    folder = ""
+    path: Path | None = None
     if isinstance(model, ModelProto):
         ours: Any = ModelProto()
         ours.CopyFrom(model)
     elif isinstance(model, (str, os.PathLike)):
         original = os.fspath(model)
         path = Path(original)
-        folder = str(path.absolute().parent)
         ours = _read(path.read_bytes() if path.is_file() else None)
     elif isinstance(model, bytes):
         original = model
@@ -104,8 +103,7 @@ def _prepare(model: Any, threads: int) -> tuple[Any, str, Replaced]:
         ours, replaced = rewrite(ours, threads)
     if ours is None or (original is not None and not replaced.swapped):
         return original, "", replaced
-    if not _has_external_data(ours, folder):
-        folder = ""
+    folder = "" if path is None else _place_data(ours, path)
     return _serialized(ours), folder, replaced
 
 
@@ -130,18 +128,34 @@ def _serialized(model: ModelProto) -> bytes:
         ) from error
 
 
-def _has_external_data(model: ModelProto, folder: str) -> bool:
-    """Whether there is any but small tensors, which are put into the model: ONNX Runtime looks into shapes and the like
-    before it knows the folder."""
-    left = False
-    for tensor in (tensor for graph in graphs(model.graph) for tensor in graph.initializer):
-        if tensor.data_location == TensorProto.EXTERNAL:
-            if folder and math.prod(tensor.dims) <= SMALL:
-                load_external_data_for_tensor(tensor, folder)
-                tensor.data_location = TensorProto.DEFAULT
-            else:
-                left = True
-    return left
+def _place_data(model: ModelProto, path: Path) -> str:
+    """The folder where ONNX Runtime finds the external data of a model that it is given as bytes; "" if there is none.
+
+    Small tensors are put into the model: ONNX Runtime looks into shapes and the like before it knows the folder. As
+    there, data may lie beside the model or, if this is a link, beside the file it leads to, where links to the data may
+    lead: a cache of downloads looks so. A folder has no links of its own, so that the tensors name the files then.
+    """
+    external = [tensor for tensor in _tensors(model) if tensor.data_location == TensorProto.EXTERNAL]
+    locations = [entry for tensor in external for entry in tensor.external_data if entry.key == "location"]
+    folder, target = path.absolute().parent, Path(os.path.realpath(path)).parent
+    files = [Path(os.path.realpath(folder / entry.value)) for entry in locations]
+    if target != Path(os.path.realpath(folder)) and all(file.is_relative_to(target) for file in files):
+        folder = target
+        for entry, file in zip(locations, files, strict=True):
+            entry.value = str(file.relative_to(target))
+    for tensor in external:
+        if math.prod(tensor.dims) <= SMALL:
+            load_external_data_for_tensor(tensor, str(folder))
+            tensor.data_location = TensorProto.DEFAULT
+    return str(folder) if any(tensor.data_location == TensorProto.EXTERNAL for tensor in external) else ""
+
+
+def _tensors(model: ModelProto) -> Iterator[TensorProto]:
+    """Initializers, and the tensors of Constant and other nodes, those in bodies and functions included."""
+    for graph in (inner for outer in (model.graph, *model.functions) for inner in graphs(outer)):
+        yield from getattr(graph, "initializer", ())  # functions have none
+        for node in graph.node:
+            yield from (attribute.t for attribute in node.attribute if attribute.type == AttributeProto.TENSOR)
 
 
 @contextmanager
