@@ -93,6 +93,11 @@ def test_other_nodes():
     assert c.tolist() == [4, 6]
     double = onnx.helper.make_node("Add", ["a", "a"], ["c"])
     assert backend.run_node(double, np.float32([1, 2]))[0].tolist() == [2, 4]
+    assert backend.run_node(double, [np.float32(3)])[0] == 6
+    gelu = onnx.helper.make_node("QuickGelu", ["x"], ["y"], domain="com.microsoft", alpha=1.0)
+    x = np.float32([-1, 0, 2])
+    (y,) = backend.run_node(gelu, x, outputs_info=[(np.float32, (3,))])
+    np.testing.assert_allclose(y, x / (1 + np.exp(-x)), rtol=1e-6)
 
 
 def test_devices():
@@ -127,6 +132,8 @@ def test_errors():
     for version, error in (("14", TypeError), (0, ValueError)):
         with pytest.raises(error, match="opset_version must be an int"):
             backend.run_node(node(call), list(call.inputs.values()), opset_version=version)
+    with pytest.raises(ValueError, match=r"outputs_info must have 2 pairs \(Y, Y_h\), got 1"):
+        backend.run_node(node(call), list(call.inputs.values()), outputs_info=[(np.float32, (5, 1, 3, 6))])
     ready = backend.prepare(model)
     with pytest.raises(ValueError, match=r"inputs must be 1 arrays \(X\), got 2"):
         ready.run([call.inputs["X"]] * 2)

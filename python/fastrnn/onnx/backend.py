@@ -99,8 +99,9 @@ class Backend(onnx.backend.base.Backend):
             node: of any operator.
             inputs: an array for each input that the node has, absent ones left out; or by name.
             device: "CPU".
-            outputs_info: dtype and shape of each output; None infers the types.
-            kwargs: `opset_version`, the newest that ONNX Runtime knows by default, and attributes as in `prepare`.
+            outputs_info: dtype and shape of each output; None infers the types, as ONNX can for its own operators.
+            kwargs: `opset_version` of the operator's domain, by default the newest that ONNX Runtime knows, and 1 in a
+                domain that is not ONNX' own; attributes as in `prepare`.
 
         Raises:
             TypeError, ValueError: an argument has a wrong type or value; the inputs are not as many.
@@ -108,21 +109,28 @@ class Backend(onnx.backend.base.Backend):
         """
         if not isinstance(node, NodeProto):
             raise TypeError(f"node must be an onnx.NodeProto, {got(node)}")
-        opset = check_int("opset_version", kwargs.pop("opset_version", NEWEST_OPSET), 1)
+        own = node.domain in ("", "ai.onnx")
+        opset = check_int("opset_version", kwargs.pop("opset_version", NEWEST_OPSET if own else 1), 1)
         feed = _by_name(list(dict.fromkeys(filter(None, node.input))), inputs)
         for name, array in feed.items():
             if not isinstance(array, (np.ndarray, np.generic)):
                 raise TypeError(f"inputs: {name} must be a NumPy array, {got(array)}")
+        feed = {name: np.asarray(array) for name, array in feed.items()}
         outputs = list(filter(None, node.output))
-        types: list[Any] = [None] * len(outputs) if outputs_info is None else [dtype for dtype, _ in outputs_info]
+        types: Sequence[Any] = [(None, ())] * len(outputs) if outputs_info is None else outputs_info
+        if len(types) != len(outputs):
+            raise ValueError(f"outputs_info must have {len(outputs)} pairs ({', '.join(outputs)}), got {len(types)}")
         graph = onnx.helper.make_graph(
             [node],
             node.op_type,
             [_describe(name, array.dtype, array.shape) for name, array in feed.items()],
-            [_describe(name, dtype, None) for name, dtype in zip(outputs, types, strict=True)],
+            [_describe(name, dtype, [None] * len(shape)) for name, (dtype, shape) in zip(outputs, types, strict=True)],
         )
         imports = [onnx.helper.make_opsetid(node.domain, opset)]
-        model = onnx.helper.make_model_gen_version(graph, opset_imports=imports)
+        if not own:
+            imports.append(onnx.helper.make_opsetid("", NEWEST_OPSET))
+        version = onnx.helper.find_min_ir_version_for(imports, ignore_unknown=not own)
+        model = onnx.helper.make_model(graph, opset_imports=imports, ir_version=version)
         return cls.prepare(onnx.shape_inference.infer_shapes(model), device, **kwargs).run(feed)
 
 
