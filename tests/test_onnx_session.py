@@ -227,6 +227,34 @@ def test_a_function(operator):
         assert_same(session, stock(model), models.feed(call), 1)
 
 
+def test_defaults_of_functions():
+    """Attributes that a call leaves out; where it hands one on that its own function may lack, nothing is swapped."""
+    call = models.make_call("GRU", direction="reverse")
+    model = models.in_function(call, hidden_size=6, direction="reverse")
+    model.ir_version = 9
+    (layer,), (outer,) = model.functions, model.graph.node
+    layer.attribute_proto.extend(outer.attribute)
+    del layer.attribute[:], outer.attribute[:]
+    assert_same(ours(model), stock(model), models.feed(call), 1)
+    outer.attribute.append(helper.make_attribute("direction", "forward"))
+    assert_same(ours(model), stock(model), models.feed(call), 1)
+    del outer.attribute[:]
+    handing = helper.make_node("Layer", list(layer.input), list(layer.output), "inner", domain="own")
+    handing.attribute.append(
+        onnx.AttributeProto(name="direction", type=onnx.AttributeProto.STRING, ref_attr_name="where")
+    )
+    around = helper.make_function("own", "Around", layer.input, layer.output, [handing], model.opset_import, ["where"])
+    model.functions.append(around)
+    outer.op_type = "Around"
+    session = ours(model)
+    assert session.replaced.left == {"the_node": "it is in the function Layer"}
+    assert_same(session, stock(model), models.feed(call), 0)
+    around.attribute_proto.append(helper.make_attribute("where", "reverse"))
+    del around.attribute[:]
+    model.functions[1].CopyFrom(around)
+    assert_same(ours(model), stock(model), models.feed(call), 1)
+
+
 def test_other_opsets():
     for opset in (7, 13, 14, 22):
         call = models.make_call("LSTM", layout=None if opset < 14 else 0)

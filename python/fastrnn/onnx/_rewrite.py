@@ -50,7 +50,7 @@ class Replaced:
 def rewrite(model: ModelProto, threads: int) -> tuple[ModelProto, Replaced]:
     """The model, changed or another, with fastrnn's operators; they use at most so many threads, 0 being all."""
     if any(_recurrent(node) for function in model.functions for node in _nodes(function)):
-        model = onnx.inliner.inline_local_functions(model)
+        model = _inlined(model)
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
     replaced = Replaced()
     for node in _nodes(model.graph):
@@ -77,6 +77,24 @@ def rewrite(model: ModelProto, threads: int) -> tuple[ModelProto, Replaced]:
         if all(entry.domain != DOMAIN for entry in model.opset_import):
             model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
     return model, replaced
+
+
+def _inlined(model: ModelProto) -> ModelProto:
+    """The model without functions of its own; as it is where the inliner would change what they compute. It forgets the
+    defaults of their attributes: calls get them first, but for those that a function around hands on and may not have.
+    """
+    functions = {(function.domain, function.name, function.overload): function for function in model.functions}
+    for graph in (model.graph, *model.functions):
+        settled = {attribute.name for attribute in getattr(graph, "attribute_proto", ())}
+        for node in _nodes(graph):
+            function = functions.get((node.domain, node.op_type, node.overload))
+            given = {attribute.name: attribute.ref_attr_name for attribute in node.attribute}
+            for default in () if function is None else function.attribute_proto:
+                if default.name not in given:
+                    node.attribute.append(default)
+                elif given[default.name] and given[default.name] not in settled:
+                    return model
+    return onnx.inliner.inline_local_functions(model)
 
 
 def _recurrent(node: NodeProto) -> bool:
