@@ -45,7 +45,8 @@ class InferenceSession(onnxruntime.InferenceSession):
         sess_options: as in ONNX Runtime. The kernels use at most `intra_op_num_threads` threads, with 0 as many as
             `fastrnn.get_num_threads()`; ONNX Runtime's idle threads soon leave them the cores, unless the options have
             an entry "session.intra_op.allow_spinning" or "….spin_duration_us". The options can be used again. They
-            keep such an entry, the folder of external data and the operators.
+            keep such an entry, the folder of external data and the operators. Weights that they have of their own
+            (`add_initializer`, `add_external_initializers`) are not for nodes in bodies, which keep the model's.
         providers, provider_options, **kwargs: as in ONNX Runtime. The kernels run on the CPU.
 
     Attributes:
