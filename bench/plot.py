@@ -90,7 +90,7 @@ def draw(document: Document) -> Figure:
 
     y = TOP
     for mode in modes:
-        tall = len(shapes[mode]) * ROW
+        ours, tall = report.headline(mode, document), len(shapes[mode]) * ROW
         words(0.25, y + 0.27, _mode_title(document, mode), fontsize=12, fontweight="bold")
         words(LEFT - 0.1, y + HEAD - 0.07, "B, H", fontsize=9, color=FAINT, ha="right")
         x = LEFT
@@ -99,15 +99,7 @@ def draw(document: Document) -> Figure:
             over_whom = "the best peer" if over == "best" else report.label(document, over)
             words(x, y + 0.52, f"speed-up over {over_whom}", fontsize=9, color=FAINT)
             rival = None if over == "best" else over
-            _gains(
-                panel(x, y + HEAD, table, tall),
-                document,
-                mode,
-                cells,
-                shapes[mode],
-                report.headline(mode, document),
-                rival,
-            )
+            _gains(panel(x, y + HEAD, table, tall), document, mode, cells, shapes[mode], ours, rival)
             x += table + GAP
         unit = "time of a step" if mode == STREAMING else "share of the FMA peak"
         words(bars_left, y + 0.52, unit, fontsize=9, color=FAINT)

@@ -1,4 +1,4 @@
-"""The one table of tolerances, and settings put back after each test."""
+"""The one table of tolerances, and settings: for garbage collection, and put back after each test."""
 
 import gc
 import math
@@ -9,13 +9,6 @@ import pytest
 
 import fastrnn
 from fastrnn import _core, _device
-
-
-def pytest_collection_finish():
-    """What the modules and thousands of tests are made of stays to the end: no garbage collection need look at it."""
-    gc.collect()
-    gc.freeze()
-
 
 # ||a - b|| / ||b|| that a result may be from the reference in float64 given the same values: a function of H + I and T.
 TOLERANCES = {
@@ -41,6 +34,12 @@ TOLERANCES = {
         "backward": lambda width, steps: 2e-2,
     },
 }
+
+
+def pytest_collection_finish():
+    """What the modules and thousands of tests are made of stays to the end: no garbage collection need look at it."""
+    gc.collect()
+    gc.freeze()
 
 
 def relative_error(a, b):

@@ -60,6 +60,17 @@ class Prepared(Layer):
         return _inference(problem, self._network(problem).prepare())
 
 
+class Adapter(Peer):
+    """fastrnn in a program of another library; to be named before that library's own peer, if it has one."""
+
+    def __init__(self, threads: int) -> None:
+        super().__init__(threads)
+        fastrnn.set_num_threads(threads)
+
+    def details(self) -> dict[str, str]:
+        return {"isa": str((fastrnn.show_config("dict") or {})["isa"])}
+
+
 def _inference(problem: Problem, network: Callable[..., Any]) -> Callable[[], Any]:
     x, lengths = problem.x, problem.lengths
     if not problem.case.streaming:

@@ -15,7 +15,7 @@ import fastrnn.jax
 from grid import Case
 from problem import Answer, Problem, answer
 
-from .base import Peer
+from .fastrnn import Adapter
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "lstm": fastrnn.jax.lstm,
@@ -27,14 +27,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-class FastrnnJax(Peer):
+class FastrnnJax(Adapter):
     version = f"{fastrnn.__version__} on JAX {jax.__version__}"
-
-    def __init__(self, threads: int) -> None:
-        fastrnn.set_num_threads(threads)
-
-    def details(self) -> dict[str, str]:
-        return {"isa": str((fastrnn.show_config("dict") or {})["isa"])}
 
     def supports(self, case: Case) -> bool:
         return case.cell in FUNCTIONS

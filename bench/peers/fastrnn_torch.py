@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 
 import fastrnn
 import fastrnn.torch
-from grid import Case
 
+from .fastrnn import Adapter
 from .pytorch import PyTorch
 
 
-class FastrnnTorch(PyTorch):
+class FastrnnTorch(Adapter, PyTorch):
     version = f"{fastrnn.__version__} on PyTorch {PyTorch.version}"
     layers: ClassVar[dict[str, Callable[..., Any]]] = {
         "lstm": fastrnn.torch.LSTM,
@@ -22,13 +22,3 @@ class FastrnnTorch(PyTorch):
         "rnn_relu": lambda *sizes: fastrnn.torch.RNN(*sizes, nonlinearity="relu"),
         "rnn_sigmoid": lambda *sizes: fastrnn.torch.RNN(*sizes, nonlinearity="sigmoid"),
     }
-
-    def __init__(self, threads: int) -> None:
-        super().__init__(threads)
-        fastrnn.set_num_threads(threads)
-
-    def details(self) -> dict[str, str]:
-        return {"isa": str((fastrnn.show_config("dict") or {})["isa"])}
-
-    def supports(self, case: Case) -> bool:
-        return case.cell in self.layers
