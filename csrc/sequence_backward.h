@@ -365,6 +365,12 @@ template <class Cell, class T> class BackwardPass {
     for (int64_t j = 0; j < W; j += L) fetch_for_later(p + j);
   }
 
+  // n values of a strip's row, or zeros where `from` is null.
+  static FASTRNN_FN void set_strip(T* to, const T* from, int64_t n) {
+    if (n < W) return set_row(to, n, from, n);
+    for (int64_t j = 0; j < W; j += L) store(to + j, from ? load(from + j) : V{});
+  }
+
   // Columns panel * W ... of a factor, for the chunk's rows: (rows, W), 0 past the last column.
   void fill_strip(const Factor& f, const Chunk& chunk, int64_t panel) {
     const int64_t first = panel * W, n = min(W, f.columns - first);
@@ -376,11 +382,15 @@ template <class Cell, class T> class BackwardPass {
       switch (f.kind) {
         case Factor::input:
           fetch_strip(all.place(s.x, t, b) + (first + W) * s.x.unit);
-          copy_input(s.x, s.dropout, all, t, b, first, n, to);
+          if (s.x.unit == 1 && !s.dropout.active) {
+            set_strip(to, all.place(s.x, t, b) + first, n);
+          } else {
+            copy_input(s.x, s.dropout, all, t, b, first, n, to);
+          }
           break;
         case Factor::hidden:
           if (h) fetch_strip(h + first + W);
-          set_row(to, n, h ? h + first : null, n);
+          set_strip(to, h ? h + first : null, n);
           break;
         case Factor::reset:
           for (int64_t j = 0; j < n; ++j) to[j] = h ? kept[first + j] * h[first + j] : T(0);
