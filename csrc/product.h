@@ -39,9 +39,12 @@ template <class T> struct Target {
 template <class T, int N, Init init, Order order> struct Tiles {
   using Function = void (*)(const Tile<T>&);
 
-  // One or two rows take several panels at once.
-  static FASTRNN_FN int64_t max_panels(int64_t rows) {
-    return rows == 1 ? tile_panels<1, N> : rows == 2 ? tile_panels<2, N> : 1;
+  // One or two rows take several panels at once: how often.
+  static FASTRNN_FN int64_t groups(int64_t rows, int64_t panels, int64_t depth) {
+    if (rows > 2) return panels;
+    if (rows == 2) return ceil_div(panels, tile_panels<2, N>);
+    const bool are_short = depth * N * lanes<T> * static_cast<int64_t>(sizeof(T)) <= short_panel_bytes;
+    return are_short ? ceil_div(panels, short_panels<N>) : ceil_div(panels, tile_panels<1, N>);
   }
   static FASTRNN_FN Function find(int64_t rows, int64_t panels) {
     return rows == 1 ? one_row[panels - 1] : rows == 2 ? two_rows[panels - 1] : more_rows[rows - 1];
@@ -81,7 +84,7 @@ FASTRNN_FN void multiply(const Product<T>& q, Where&& where, Done&& done) {
   const int64_t panel_size = q.depth * W, panels = q.range.end - q.range.begin;
   const int64_t row_blocks = ceil_div(q.rows, tile_rows<N>);
   const bool packs = q.unpacked.weights, may_fetch = q.from_memory && !packs && row_blocks >= N;
-  const int64_t groups = packs ? panels : ceil_div(panels, Kernels::max_panels(q.rows));
+  const int64_t groups = packs ? panels : Kernels::groups(q.rows, panels, q.depth);
   for (int64_t i = 0; i < groups; ++i) {
     const Range group = share(panels, q.backwards ? groups - 1 - i : i, groups);
     const int64_t panel = q.range.begin + group.begin, count = group.end - group.begin;
