@@ -50,9 +50,10 @@ inline constexpr int tile_panels = M == 1 ? (vector_registers == 32 ? (N == 4   
                                    : M == 2 && N <= 3 && vector_registers == 32 ? 2
                                                                                 : 1;
 
-// Of one row when panels are short and so lie near: chains enough to read them as fast as a second-level cache gives
-// them, and no more, so that the pointwise stage of one tile runs while the next is read.
-template <int N> inline constexpr int short_panels = N == 4 ? 1 : tile_panels<1, N>;
+// Of one row when panels are short and so lie near: where four vectors fill a cache's line each, chains enough to read
+// them as fast as a second-level cache gives them, and no more, so that the pointwise stage of one tile runs while the
+// next is read.
+template <int N> inline constexpr int short_panels = N == 4 && vector_bytes == 64 ? 1 : tile_panels<1, N>;
 inline constexpr int64_t short_panel_bytes = 32 << 10;
 
 template <class T, int M, int N, int P, Init init, Order order, bool fetches = false>

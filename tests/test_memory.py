@@ -223,7 +223,7 @@ def test_scratch_of_inference_by_the_formula(cell, dtype, prepared):
             state += 3 * hidden
         between = 2 * width if layers > 1 and directions == 2 else 0
         for rows, steps in itertools.product((1, 64), (1, 100)):
-            chunk = max(rows, min(steps * rows, 4096, max(8, 2**19 // (gates * hidden * itemsize))))
+            chunk = max(rows, min(steps * rows, 4096, max(8, 2**20 // (gates * hidden * itemsize))))
             values = chunk * (gates * hidden + whole(widest)) + rows * state + steps * rows * between
             stated = (values + (0 if prepared else packed)) * itemsize
             actual = _core.forward_scratch(spec, steps, rows, False, prepared)
