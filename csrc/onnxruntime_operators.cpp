@@ -6,6 +6,7 @@
 // `present` has a bit for each input that is meant.
 #include <algorithm>
 #include <charconv>
+#include <cstdio>
 #include <limits>
 #include <map>
 #include <memory>
@@ -55,6 +56,7 @@ template <class Function> Status* guarded(const Api& api, const Function& functi
 
 struct Operator : CustomOp {
   const Api* api;
+  bool references;  // to shapes: the table has them
   const char* name;
   const char* kind;  // how the names of its cells begin
   Element element;
@@ -95,13 +97,25 @@ void* data_of(const Api& api, Value* value) {
   return data;
 }
 
-Tensor tensor(const Api& api, const Value* value) {
-  if (!value) return {};
+Shape shape_of(const Operator& op, const Value* value) {
+  const Api& api = *op.api;
+  if (op.references) {  // which need no copy on the heap
+    ElementType element{};
+    const int64_t* sizes = nullptr;
+    size_t rank = 0;
+    check(api.call<entry::GetTensorElementTypeAndShapeDataReference>(value, &element, &sizes, &rank));
+    return {sizes, rank};
+  }
   TypeAndShape* info = nullptr;
   check(api.call<entry::GetTensorTypeAndShape>(value, &info));
   const auto release = [&](TypeAndShape* p) { api.release<entry::ReleaseTensorTypeAndShapeInfo>(p); };
   const std::unique_ptr<TypeAndShape, decltype(release)> owner(info, release);
-  return {data_of(api, const_cast<Value*>(value)), dimensions(api, info)};  // inputs are only read
+  return dimensions(api, info);
+}
+
+Tensor tensor(const Operator& op, const Value* value) {
+  if (!value) return {};
+  return {data_of(*op.api, const_cast<Value*>(value)), shape_of(op, value)};  // inputs are only read
 }
 
 // --- kernels --------------------------------------------------------------------------------------------------------
@@ -197,7 +211,7 @@ class Kernel {
       const Value* value = nullptr;
       check(api.call<entry::KernelInfoGetConstantInput_tensor>(info, static_cast<size_t>(input), &constant, &value));
       if (!constant) return;
-      constants[input] = tensor(api, value);
+      constants[input] = tensor(op, value);
     }
     prepared_ = onnx::prepare(attributes_, constants);
     for (const int input : weights) needed_ &= ~(int64_t{1} << input);
@@ -207,7 +221,7 @@ class Kernel {
     const auto input = [&](size_t index) {
       const Value* value = nullptr;
       check(api_.call<entry::KernelContext_GetInput>(context, index, &value));
-      return tensor(api_, value);
+      return tensor(op_, value);
     };
     onnx::Inputs in;
     for (size_t i = 0; i < op_.inputs(); ++i) {
@@ -294,9 +308,10 @@ void infer_shapes(const Operator& op, const ShapeContext* context) {
 
 // --- what ONNX Runtime calls ----------------------------------------------------------------------------------------
 
-Operator make(const Api& api, const char* name, const char* kind, Element element, bool has_cell) {
+Operator make(const Api& api, bool references, const char* name, const char* kind, Element element, bool has_cell) {
   Operator made{};
-  made.api = &api, made.name = name, made.kind = kind, made.element = element, made.has_cell = has_cell;
+  made.api = &api, made.references = references, made.name = name, made.kind = kind, made.element = element,
+  made.has_cell = has_cell;
   made.version = api_version;
   made.GetName = [](const CustomOp* op) { return self(op).name; };
   made.GetExecutionProviderType = [](const CustomOp*) -> const char* { return nullptr; };  // the CPU's
@@ -325,9 +340,15 @@ Operator make(const Api& api, const char* name, const char* kind, Element elemen
   return made;
 }
 
+// Asked for a version that it has not, ONNX Runtime says so on the standard error, too.
+bool knows(const ApiBase& base, uint32_t version) {
+  unsigned major = 0, minor = 0;
+  return std::sscanf(base.GetVersionString(), "%u.%u", &major, &minor) == 2 && (major > 1 || minor >= version);
+}
+
 // The operators, for each ONNX Runtime that the process has. They live as long as the process: sessions may end at its
 // very end.
-Domain* domain(const Api& api) {
+Domain* domain(const Api& api, bool references) {
   struct Registered {
     std::vector<Operator> operators;
     Domain* domain = nullptr;
@@ -339,9 +360,9 @@ Domain* domain(const Api& api) {
   if (ours.domain) return ours.domain;
   ours.operators.clear();
   for (const Element element : {Element::float32, Element::float64, Element::float16, Element::bfloat16}) {
-    ours.operators.push_back(make(api, "RNN", "rnn", element, false));
-    ours.operators.push_back(make(api, "LSTM", "lstm", element, true));
-    ours.operators.push_back(make(api, "GRU", "gru", element, false));
+    ours.operators.push_back(make(api, references, "RNN", "rnn", element, false));
+    ours.operators.push_back(make(api, references, "LSTM", "lstm", element, true));
+    ours.operators.push_back(make(api, references, "GRU", "gru", element, false));
   }
   Domain* made = nullptr;
   check(api.call<entry::CreateCustomOpDomain>("fastrnn", &made));
@@ -357,9 +378,10 @@ Domain* domain(const Api& api) {
 extern "C" __attribute__((visibility("default"))) fastrnn::onnxruntime::Status* RegisterCustomOps(
     fastrnn::onnxruntime::SessionOptions* options, const fastrnn::onnxruntime::ApiBase* base) {
   using namespace fastrnn::onnxruntime;
-  const Api* api = base->GetApi(api_version);
+  const bool references = knows(*base, api_version_with_references);
+  const Api* api = base->GetApi(references ? api_version_with_references : api_version);
   if (!api) {  // CreateStatus has been in the table since its first version
     return base->GetApi(1)->call<entry::CreateStatus>(fail, "fastrnn needs ONNX Runtime 1.17 or newer");
   }
-  return guarded(*api, [&] { check(api->call<entry::AddCustomOpDomain>(options, domain(*api))); });
+  return guarded(*api, [&] { check(api->call<entry::AddCustomOpDomain>(options, domain(*api, references))); });
 }
