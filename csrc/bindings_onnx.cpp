@@ -25,7 +25,7 @@ Type type_named(const std::string& name) {
 onnx::Tensor tensor(py::handle value) {
   if (value.is_none()) return {};
   const auto array = py::reinterpret_borrow<py::array>(value);
-  return {const_cast<void*>(array.data()), Shape(array.shape(), array.shape() + array.ndim())};  // inputs are only read
+  return {const_cast<void*>(array.data()), {array.shape(), static_cast<size_t>(array.ndim())}};  // inputs are only read
 }
 
 py::list run_onnx(const Network& net, const std::string& element, bool reverse, const py::sequence& inputs,
@@ -35,15 +35,16 @@ py::list run_onnx(const Network& net, const std::string& element, bool reverse, 
   onnx::Inputs in;
   for (size_t i = 0; i < in.size(); ++i) in[i] = tensor(py::object(inputs[i]));
   const onnx::Tensor lengths = tensor(sequence_lens);
-  const auto shapes = onnx::output_shapes(attributes, in, lengths);
-  onnx::Outputs out;
+  const onnx::Network network = onnx::network(attributes, in);
+  const auto shapes = onnx::output_shapes(attributes, network, in, lengths);
+  onnx::Outputs out{};
   py::list results;
   for (size_t i = 0; i < (net.has_cell() ? 3u : 2u); ++i) {
     const py::array result(py::dtype(type.numpy), shapes[i]);
-    out[i] = {const_cast<void*>(result.data()), shapes[i]};
+    out[i] = const_cast<void*>(result.data());
     results.append(result);
   }
-  without_gil([&] { onnx::run(attributes, nullptr, in, lengths, out); });
+  without_gil([&] { onnx::run(attributes, network, in, lengths, out); });
   return results;
 }
 

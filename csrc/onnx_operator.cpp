@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <string>
 #include <type_traits>
+#include <vector>
 
 #include "half.h"
 
@@ -15,45 +17,22 @@ const char* const names[] = {"X", "W", "R", "B", "initial_h", "initial_c", "P"};
 
 std::string text(const Shape& shape) {
   std::string out = "(";
-  for (size_t i = 0; i < shape.size(); ++i) out += (i ? ", " : "") + std::to_string(shape[i]);
-  return out + (shape.size() == 1 ? ",)" : ")");
+  for (const int64_t& size : shape) out += (&size == shape.begin() ? "" : ", ") + std::to_string(size);
+  if (shape.rank() > Shape::kept) out += ", ...";
+  return out + (shape.rank() == 1 ? ",)" : ")");
 }
 
-void check(const std::string& name, const Tensor& tensor, const Shape& wanted) {
+void check(const char* name, const Tensor& tensor, const Shape& wanted) {
   if (!tensor.absent() && tensor.shape != wanted) {
-    throw std::invalid_argument(name + ": expected shape " + text(wanted) + ", got " + text(tensor.shape));
+    throw std::invalid_argument(std::string(name) + ": expected shape " + text(wanted) + ", got " + text(tensor.shape));
   }
 }
 
 void check_rank(const Inputs& in, int input, size_t rank) {
-  if (in[input].shape.size() != rank) {
+  if (in[input].shape.rank() != rank) {
     throw std::invalid_argument(std::string(names[input]) + ": expected " + std::to_string(rank) + " axes, got shape " +
                                 text(in[input].shape));
   }
-}
-
-// The network that the weights make, checked.
-Spec network(const Attributes& a, const Inputs& in) {
-  check_rank(in, W, 3);
-  check_rank(in, R, 3);
-  Spec spec = a.spec;
-  spec.dtype = a.element == Element::float64 ? DType::float64 : DType::float32;
-  spec.input_size = in[W].shape[2];
-  if (!spec.hidden_size) spec.hidden_size = in[R].shape[2];
-  spec.bias = !in[B].absent();
-  const int64_t D = spec.directions(), G = spec.gates(), H = spec.hidden_size, I = spec.input_size;
-  if (H < 1) throw std::invalid_argument("R: expected a hidden size of at least 1, got shape " + text(in[R].shape));
-  if (I < 1) throw std::invalid_argument("W: expected an input size of at least 1, got shape " + text(in[W].shape));
-  if (H != in[R].shape[2]) {
-    throw std::invalid_argument("R: expected a hidden size of " + std::to_string(H) + ", got shape " +
-                                text(in[R].shape));
-  }
-  if (spec.peephole() && in[P].absent()) throw std::invalid_argument("P: expected a tensor, got none");
-  check("W", in[W], {D, G * H, I});
-  check("R", in[R], {D, G * H, H});
-  check("B", in[B], {D, 2 * G * H});
-  check("P", in[P], {D, 3 * H});
-  return spec;
 }
 
 // --- elements -------------------------------------------------------------------------------------------------------
@@ -144,8 +123,7 @@ struct Layout {
   bool core_y() const { return batch_first || D == 1 || N == 1; }        // all directions of a row side by side
 };
 
-Layout layout(const Attributes& a, const Spec& spec, const Inputs& in) {
-  const Shape& x = in[X].shape;
+Layout layout(const Attributes& a, const Spec& spec, const Shape& x) {
   const int64_t T = x[a.batch_first ? 1 : 0], N = x[a.batch_first ? 0 : 1];
   return {T, N, spec.directions(), spec.hidden_size, spec.input_size, a.batch_first};
 }
@@ -162,24 +140,24 @@ std::vector<int64_t> lengths_of(const Layout& at, const Tensor& sequence_lens) {
   return lengths;
 }
 
-// A state in the core's order of axes, (D, N, H): the caller's memory where that will do.
+// A state in the core's order of axes, (D, N, H): the caller's memory where that will do, none where none is needed.
 template <class E> class State {
   using C = Computed<E>;
 
  public:
-  State(const Layout& at, const Tensor& tensor) : at_(at), tensor_(static_cast<E*>(tensor.data)) {
-    if (!tensor_ || !as_stored<E> || !at.core_states()) own_.emplace(at.D * at.N * at.H);
+  State(const Layout& at, void* theirs, bool needed) : at_(at), tensor_(static_cast<E*>(theirs)) {
+    if (needed && !(tensor_ && as_stored<E> && at.core_states())) own_.emplace(at.D * at.N * at.H);
   }
   C* data() const {
-    if constexpr (as_stored<E>) return own_ ? own_->data() : tensor_;
-    return own_->data();
+    if (own_) return own_->data();
+    if constexpr (as_stored<E>) return tensor_;
+    return nullptr;
   }
-  const C* loaded() {  // for an input; null if it is absent
-    if (!tensor_) return nullptr;
+  const C* loaded() const {  // for an input
     if (own_) each([&](E* theirs, C* ours) { load<E>(theirs, at_.H, ours); });
     return data();
   }
-  void store(const std::vector<int64_t>& lengths) {  // for an output
+  void store(const std::vector<int64_t>& lengths) const {  // for an output
     for (size_t n = 0; n < lengths.size(); ++n) {
       if (lengths[n]) continue;
       for (int64_t d = 0; d < at_.D; ++d)
@@ -189,7 +167,7 @@ template <class E> class State {
   }
 
  private:
-  template <class Function> void each(const Function& function) {
+  template <class Function> void each(const Function& function) const {
     for (int64_t d = 0; d < at_.D; ++d) {
       for (int64_t n = 0; n < at_.N; ++n) function(tensor_ + at_.state(d, n), own_->data() + (d * at_.N + n) * at_.H);
     }
@@ -227,7 +205,7 @@ template <class E> struct Call {
     }
   }
   void save_y(const C* from) const {
-    E* to = static_cast<E*>(out[Y].data);
+    E* to = static_cast<E*>(out[Y]);
     for (int64_t t = 0; t < at.T; ++t) {
       for (int64_t d = 0; d < at.D; ++d) {
         for (int64_t n = 0; n < at.N; ++n) {
@@ -237,18 +215,18 @@ template <class E> struct Call {
     }
   }
 
-  void run(const Weights* weights) const {
+  void run(const std::optional<Packed>& packed) const {
     std::optional<Buffer<C>> x, y;
     Forward call{};
     call.steps = at.T, call.rows = at.N, call.threads = a.threads;
     call.lengths = lengths.empty() ? nullptr : lengths.data();
     if constexpr (as_stored<E>) {
       if (!copy_x) call.x = over_time(static_cast<E*>(in[X].data), at.x(1, 0), at.x(0, 1));
-      if (out[Y].data && at.core_y() && !turn) {
+      if (out[Y] && at.core_y() && !turn) {
         const int64_t width = at.D * at.H;
         const Strided whole =
             at.batch_first ? Strided{nullptr, width, at.T * width, 1} : Strided{nullptr, at.N * width, width, 1};
-        call.y = over_time(static_cast<E*>(out[Y].data), whole.time, whole.row);
+        call.y = over_time(static_cast<E*>(out[Y]), whole.time, whole.row);
       }
     }
     if (!call.x.data) {
@@ -261,15 +239,17 @@ template <class E> struct Call {
       y.emplace(at.T * at.N * width);
       call.y = over_time(y->data(), at.N * width, width);
     }
-    State<E> h0(at, in[initial_h]), c0(at, in[initial_c]), h_n(at, out[Y_h]), c_n(at, out[Y_c]);
+    const auto given = [&](int input) { return State<E>(at, in[input].data, in[input].data); };
+    const State<E> h0 = given(initial_h), c0 = given(initial_c);
+    const State<E> h_n(at, out[Y_h], true), c_n(at, out[Y_c], spec.has_cell());
     call.h0 = h0.loaded(), call.h_n = h_n.data();
-    if (spec.has_cell()) call.c0 = c0.loaded(), call.c_n = c_n.data();
-    if (weights) {
-      forward(spec, weights->packed, call);
+    call.c0 = c0.loaded(), call.c_n = c_n.data();
+    if (packed) {
+      forward(spec, *packed, call);
     } else {
       forward(spec, Arranged<E>(spec, in).layers, call);
     }
-    if (y && out[Y].data) save_y(y->data());
+    if (y && out[Y]) save_y(y->data());
     h_n.store(lengths);
     if (spec.has_cell()) c_n.store(lengths);
   }
@@ -291,17 +271,40 @@ template <class Function> auto with_element(Element element, const Function& fun
 
 }  // namespace
 
-Weights prepare(const Attributes& a, const Inputs& in) {
-  const Spec spec = network(a, in);
-  return with_element(
-      a.element, [&](auto element) { return Weights{spec, pack(spec, Arranged<decltype(element)>(spec, in).layers)}; });
+Network network(const Attributes& a, const Inputs& in) {
+  check_rank(in, W, 3);
+  check_rank(in, R, 3);
+  Spec spec = a.spec;
+  spec.dtype = a.element == Element::float64 ? DType::float64 : DType::float32;
+  spec.input_size = in[W].shape[2];
+  if (!spec.hidden_size) spec.hidden_size = in[R].shape[2];
+  spec.bias = !in[B].absent();
+  const int64_t D = spec.directions(), G = spec.gates(), H = spec.hidden_size, I = spec.input_size;
+  if (H < 1) throw std::invalid_argument("R: expected a hidden size of at least 1, got shape " + text(in[R].shape));
+  if (I < 1) throw std::invalid_argument("W: expected an input size of at least 1, got shape " + text(in[W].shape));
+  if (H != in[R].shape[2]) {
+    throw std::invalid_argument("R: expected a hidden size of " + std::to_string(H) + ", got shape " +
+                                text(in[R].shape));
+  }
+  if (spec.peephole() && in[P].absent()) throw std::invalid_argument("P: expected a tensor, got none");
+  check("W", in[W], {D, G * H, I});
+  check("R", in[R], {D, G * H, H});
+  check("B", in[B], {D, 2 * G * H});
+  check("P", in[P], {D, 3 * H});
+  return {spec, std::nullopt};
 }
 
-std::array<Shape, all_outputs> output_shapes(const Attributes& a, const Inputs& in, const Tensor& sequence_lens) {
-  const Spec spec = network(a, in);
+Network prepare(const Attributes& a, const Inputs& in) {
+  Network net = network(a, in);
+  with_element(a.element,
+               [&](auto element) { net.packed = pack(net.spec, Arranged<decltype(element)>(net.spec, in).layers); });
+  return net;
+}
+
+std::array<Shape, all_outputs> output_shapes(const Attributes& a, const Network& net, const Inputs& in,
+                                             const Tensor& sequence_lens) {
   check_rank(in, X, 3);
-  const Layout at = layout(a, spec, in);
-  const auto [T, N, D, H, I, batch_first] = at;
+  const auto [T, N, D, H, I, batch_first] = layout(a, net.spec, in[X].shape);
   check("X", in[X], batch_first ? Shape{N, T, I} : Shape{T, N, I});
   const Shape state = batch_first ? Shape{N, D, H} : Shape{D, N, H};
   check("initial_h", in[initial_h], state);
@@ -310,17 +313,15 @@ std::array<Shape, all_outputs> output_shapes(const Attributes& a, const Inputs& 
   return {batch_first ? Shape{N, T, D, H} : Shape{T, D, N, H}, state, state};
 }
 
-void run(const Attributes& a, const Weights* weights, const Inputs& in, const Tensor& sequence_lens,
-         const Outputs& out) {
-  const Spec spec = weights ? weights->spec : network(a, in);
-  const Layout at = layout(a, spec, in);
+void run(const Attributes& a, const Network& net, const Inputs& in, const Tensor& sequence_lens, const Outputs& out) {
+  const Layout at = layout(a, net.spec, in[X].shape);
   std::vector<int64_t> lengths;
   if (sequence_lens.data) lengths = lengths_of(at, sequence_lens);
   if (at.T == 0) lengths.assign(static_cast<size_t>(at.N), 0);
   const bool turn = a.reverse && !lengths.empty();
   with_element(a.element, [&](auto element) {
     using E = decltype(element);
-    Call<E>{a, spec, in, out, at, std::move(lengths), !as_stored<E> || turn, turn}.run(weights);
+    Call<E>{a, net.spec, in, out, at, std::move(lengths), !as_stored<E> || turn, turn}.run(net.packed);
   });
 }
 

@@ -9,7 +9,8 @@
 
 namespace fastrnn::onnxruntime {
 
-constexpr uint32_t api_version = 17;  // of ONNX Runtime 1.17
+constexpr uint32_t api_version = 17;  // of ONNX Runtime 1.17, the least
+constexpr uint32_t api_version_with_references = 24;  // to shapes: of 1.24
 
 // Objects of ONNX Runtime's own.
 struct Status;
@@ -46,7 +47,7 @@ class Api {
   }
 
  private:
-  static constexpr int entries = 277;  // in version 17
+  static constexpr int entries = 415;  // in version 24; 277 in version 17
   void (*functions_[entries])();
 };
 
@@ -60,7 +61,8 @@ constexpr int CreateStatus = 0, CreateCustomOpDomain = 26, CustomOpDomain_Add = 
               KernelContext_GetOutput = 91, ReleaseStatus = 93, ReleaseTensorTypeAndShapeInfo = 99,
               KernelInfoGetConstantInput_tensor = 249, ShapeInferContext_GetInputTypeShape = 268,
               ShapeInferContext_GetAttribute = 269, ShapeInferContext_SetOutputTypeShape = 270,
-              SetSymbolicDimensions = 271, ReadOpAttr = 272;
+              SetSymbolicDimensions = 271, ReadOpAttr = 272,
+              GetTensorElementTypeAndShapeDataReference = 414;  // in version 24
 }
 
 struct ApiBase {

@@ -6,13 +6,16 @@
 // `present` has a bit for each input that is meant.
 #include <algorithm>
 #include <charconv>
+#include <cstdio>
 #include <limits>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <new>
 #include <stdexcept>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "onnx_operator.h"
 #include "onnxruntime_abi.h"
@@ -53,6 +56,7 @@ template <class Function> Status* guarded(const Api& api, const Function& functi
 
 struct Operator : CustomOp {
   const Api* api;
+  bool references;  // to shapes: the table has them
   const char* name;
   const char* kind;  // how the names of its cells begin
   Element element;
@@ -82,9 +86,9 @@ ElementType type_of(const Operator& op) {
 Shape dimensions(const Api& api, const TypeAndShape* info) {
   size_t rank = 0;
   check(api.call<entry::GetDimensionsCount>(info, &rank));
-  Shape shape(rank);
-  check(api.call<entry::GetDimensions>(info, shape.data(), rank));
-  return shape;
+  int64_t sizes[Shape::kept];
+  check(api.call<entry::GetDimensions>(info, &sizes[0], std::min(rank, Shape::kept)));
+  return {sizes, rank};
 }
 
 void* data_of(const Api& api, Value* value) {
@@ -93,13 +97,25 @@ void* data_of(const Api& api, Value* value) {
   return data;
 }
 
-Tensor tensor(const Api& api, const Value* value) {
-  if (!value) return {};
+Shape shape_of(const Operator& op, const Value* value) {
+  const Api& api = *op.api;
+  if (op.references) {  // which need no copy on the heap
+    ElementType element{};
+    const int64_t* sizes = nullptr;
+    size_t rank = 0;
+    check(api.call<entry::GetTensorElementTypeAndShapeDataReference>(value, &element, &sizes, &rank));
+    return {sizes, rank};
+  }
   TypeAndShape* info = nullptr;
   check(api.call<entry::GetTensorTypeAndShape>(value, &info));
   const auto release = [&](TypeAndShape* p) { api.release<entry::ReleaseTensorTypeAndShapeInfo>(p); };
   const std::unique_ptr<TypeAndShape, decltype(release)> owner(info, release);
-  return {data_of(api, const_cast<Value*>(value)), dimensions(api, info)};  // inputs are only read
+  return dimensions(api, info);
+}
+
+Tensor tensor(const Operator& op, const Value* value) {
+  if (!value) return {};
+  return {data_of(*op.api, const_cast<Value*>(value)), shape_of(op, value)};  // inputs are only read
 }
 
 // --- kernels --------------------------------------------------------------------------------------------------------
@@ -179,59 +195,64 @@ class Kernel {
     attributes_.reverse = integer(api, info, "reverse");
     attributes_.batch_first = integer(api, info, "batch_first");
     attributes_.threads = static_cast<int>(std::clamp<int64_t>(integer(api, info, "threads"), 0, 1 << 16));
-    present_ = integer(api, info, "present");
+    needed_ = integer(api, info, "present");
     if (integer(api, info, "options")) {
       const double clip = real(api, info, "clip");
       spec.options = Options{{},
                              clip > 0 ? clip : std::numeric_limits<double>::infinity(),
                              integer(api, info, "coupled") != 0,
-                             present(onnx::P)};
+                             needs(onnx::P)};
       read_activations(string(api, info, "activations"), spec);
     }
     onnx::Inputs constants;
-    for (const int input : {onnx::W, onnx::R, onnx::B, onnx::P}) {
-      if (!present(input)) continue;
+    for (const int input : weights) {
+      if (!needs(input)) continue;
       int constant = 0;
       const Value* value = nullptr;
       check(api.call<entry::KernelInfoGetConstantInput_tensor>(info, static_cast<size_t>(input), &constant, &value));
       if (!constant) return;
-      constants[input] = tensor(api, value);
+      constants[input] = tensor(op, value);
     }
-    weights_ = std::make_unique<const onnx::Weights>(onnx::prepare(attributes_, constants));
+    prepared_ = onnx::prepare(attributes_, constants);
+    for (const int input : weights) needed_ &= ~(int64_t{1} << input);
   }
 
   void compute(Context* context) const {
     const auto input = [&](size_t index) {
       const Value* value = nullptr;
       check(api_.call<entry::KernelContext_GetInput>(context, index, &value));
-      return tensor(api_, value);
+      return tensor(op_, value);
     };
     onnx::Inputs in;
     for (size_t i = 0; i < op_.inputs(); ++i) {
-      if (present(static_cast<int>(i))) in[i] = input(i);
+      if (needs(static_cast<int>(i))) in[i] = input(i);
     }
     Tensor sequence_lens;
-    if (present(onnx::inputs_but_lengths)) sequence_lens = input(op_.inputs());
-    const auto shapes = onnx::output_shapes(attributes_, in, sequence_lens);
-    onnx::Outputs out;
+    if (needs(onnx::inputs_but_lengths)) sequence_lens = input(op_.inputs());
+    std::optional<onnx::Network> computed;
+    if (!prepared_) computed = onnx::network(attributes_, in);
+    const onnx::Network& network = prepared_ ? *prepared_ : *computed;
+    const auto shapes = onnx::output_shapes(attributes_, network, in, sequence_lens);
+    onnx::Outputs out{};
     for (size_t i = 0; i < op_.outputs(); ++i) {
       Value* value = nullptr;
-      check(api_.call<entry::KernelContext_GetOutput>(context, i, shapes[i].data(), shapes[i].size(), &value));
-      if (value) out[i] = {data_of(api_, value), shapes[i]};
+      check(api_.call<entry::KernelContext_GetOutput>(context, i, shapes[i].begin(), shapes[i].rank(), &value));
+      if (value) out[i] = data_of(api_, value);
     }
-    onnx::run(attributes_, weights_.get(), in, sequence_lens, out);
+    onnx::run(attributes_, network, in, sequence_lens, out);
   }
 
   const Api& api() const { return api_; }
 
  private:
-  bool present(int input) const { return present_ >> input & 1; }
+  static constexpr int weights[] = {onnx::W, onnx::R, onnx::B, onnx::P};
+  bool needs(int input) const { return needed_ >> input & 1; }
 
   const Operator& op_;
   const Api& api_;
   onnx::Attributes attributes_{};
-  int64_t present_;
-  std::unique_ptr<const onnx::Weights> weights_;  // none where a tensor of theirs is computed by the model
+  int64_t needed_;  // a bit for each input that a call reads: all that are present, but for weights that are packed
+  std::optional<onnx::Network> prepared_;  // none where one of the weights is computed by the model
 };
 
 // --- shapes, before there are tensors -------------------------------------------------------------------------------
@@ -255,7 +276,7 @@ void infer_shapes(const Operator& op, const ShapeContext* context) {
   TypeAndShape* x = nullptr;  // the context's
   check(api.call<entry::ShapeInferContext_GetInputTypeShape>(context, size_t{0}, &x));
   const Shape sizes = dimensions(api, x);
-  if (sizes.size() != 3) return;
+  if (sizes.rank() != 3) return;
   ElementType element{};  // which may be another than this operator's: ONNX Runtime asks any one of its name
   check(api.call<entry::GetTensorElementType>(static_cast<const TypeAndShape*>(x), &element));
   const char* names[3] = {};
@@ -269,7 +290,7 @@ void infer_shapes(const Operator& op, const ShapeContext* context) {
   const std::vector<Axis> state = batch_first ? std::vector{N, D, H} : std::vector{D, N, H};
   const auto present = static_cast<size_t>(std::max<int64_t>(0, integer("outputs")));  // more must not be named
   for (size_t output = 0; output < std::min(present, op.outputs()); ++output) {
-    Shape shape;
+    std::vector<int64_t> shape;
     std::vector<const char*> symbols;
     for (const Axis& axis : output ? state : y)
       shape.push_back(axis.size), symbols.push_back(axis.size < 0 ? axis.name : "");
@@ -287,9 +308,10 @@ void infer_shapes(const Operator& op, const ShapeContext* context) {
 
 // --- what ONNX Runtime calls ----------------------------------------------------------------------------------------
 
-Operator make(const Api& api, const char* name, const char* kind, Element element, bool has_cell) {
+Operator make(const Api& api, bool references, const char* name, const char* kind, Element element, bool has_cell) {
   Operator made{};
-  made.api = &api, made.name = name, made.kind = kind, made.element = element, made.has_cell = has_cell;
+  made.api = &api, made.references = references, made.name = name, made.kind = kind, made.element = element,
+  made.has_cell = has_cell;
   made.version = api_version;
   made.GetName = [](const CustomOp* op) { return self(op).name; };
   made.GetExecutionProviderType = [](const CustomOp*) -> const char* { return nullptr; };  // the CPU's
@@ -318,9 +340,15 @@ Operator make(const Api& api, const char* name, const char* kind, Element elemen
   return made;
 }
 
+// Asked for a version that it has not, ONNX Runtime says so on the standard error, too.
+bool knows(const ApiBase& base, uint32_t version) {
+  unsigned major = 0, minor = 0;
+  return std::sscanf(base.GetVersionString(), "%u.%u", &major, &minor) == 2 && (major > 1 || minor >= version);
+}
+
 // The operators, for each ONNX Runtime that the process has. They live as long as the process: sessions may end at its
 // very end.
-Domain* domain(const Api& api) {
+Domain* domain(const Api& api, bool references) {
   struct Registered {
     std::vector<Operator> operators;
     Domain* domain = nullptr;
@@ -332,9 +360,9 @@ Domain* domain(const Api& api) {
   if (ours.domain) return ours.domain;
   ours.operators.clear();
   for (const Element element : {Element::float32, Element::float64, Element::float16, Element::bfloat16}) {
-    ours.operators.push_back(make(api, "RNN", "rnn", element, false));
-    ours.operators.push_back(make(api, "LSTM", "lstm", element, true));
-    ours.operators.push_back(make(api, "GRU", "gru", element, false));
+    ours.operators.push_back(make(api, references, "RNN", "rnn", element, false));
+    ours.operators.push_back(make(api, references, "LSTM", "lstm", element, true));
+    ours.operators.push_back(make(api, references, "GRU", "gru", element, false));
   }
   Domain* made = nullptr;
   check(api.call<entry::CreateCustomOpDomain>("fastrnn", &made));
@@ -350,9 +378,10 @@ Domain* domain(const Api& api) {
 extern "C" __attribute__((visibility("default"))) fastrnn::onnxruntime::Status* RegisterCustomOps(
     fastrnn::onnxruntime::SessionOptions* options, const fastrnn::onnxruntime::ApiBase* base) {
   using namespace fastrnn::onnxruntime;
-  const Api* api = base->GetApi(api_version);
+  const bool references = knows(*base, api_version_with_references);
+  const Api* api = base->GetApi(references ? api_version_with_references : api_version);
   if (!api) {  // CreateStatus has been in the table since its first version
     return base->GetApi(1)->call<entry::CreateStatus>(fail, "fastrnn needs ONNX Runtime 1.17 or newer");
   }
-  return guarded(*api, [&] { check(api->call<entry::AddCustomOpDomain>(options, domain(*api))); });
+  return guarded(*api, [&] { check(api->call<entry::AddCustomOpDomain>(options, domain(*api, references))); });
 }

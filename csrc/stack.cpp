@@ -114,13 +114,14 @@ Batch sort_rows(const Forward& call, Carver& memory, bool fill) {
   return {order, length, alive, begin};
 }
 
-// The threads of a call and how they stand to one another.
+// The threads of a call and how they stand to one another. Where a group is everyone, so is its barrier: the call of
+// one thread has no other.
 class Crew {
  public:
   explicit Crew(const Plan& plan)
       : plan_(plan), everyone_(plan.threads()),
-        directions_(static_cast<size_t>(plan.directions), Barrier(plan.teams * plan.team_size)),
-        teams_(static_cast<size_t>(plan.directions * plan.teams), Barrier(plan.team_size)) {}
+        directions_(several(plan.directions), Barrier(plan.teams * plan.team_size)),
+        teams_(several(plan.directions * plan.teams), Barrier(plan.team_size)) {}
 
   Barrier& everyone() { return everyone_; }
   int group(int rank) const { return rank / (plan_.teams * plan_.team_size); }
@@ -133,11 +134,13 @@ class Crew {
             plan_.team_size,
             inside,
             per_direction,
-            &teams_[static_cast<size_t>(group(rank) * plan_.teams + team)],
-            &directions_[static_cast<size_t>(group(rank))]};
+            teams_.empty() ? &everyone_ : &teams_[static_cast<size_t>(group(rank) * plan_.teams + team)],
+            directions_.empty() ? &everyone_ : &directions_[static_cast<size_t>(group(rank))]};
   }
 
  private:
+  static size_t several(int groups) { return groups > 1 ? static_cast<size_t>(groups) : 0; }
+
   Plan plan_;
   Barrier everyone_;
   std::vector<Barrier> directions_, teams_;

@@ -180,21 +180,8 @@ class Pool {
 
   // How many workers there are after trying to have `wanted`. Only for the caller that has the pool.
   int grow(int wanted) noexcept {
-    try {
-      const NoSignals none;
-      while (static_cast<int>(workers_.size()) < wanted) {
-        workers_.push_back(std::make_unique<Worker>());
-        try {
-          std::thread(&Pool::work, this, workers_.back().get(), static_cast<int>(workers_.size())).detach();
-        } catch (...) {
-          workers_.pop_back();
-          throw;
-        }
-      }
-    } catch (const std::system_error&) {  // no more threads to be had, or
-    } catch (const std::bad_alloc&) {     // no memory for them: the call goes on with those there are
-    }
-    return static_cast<int>(workers_.size());
+    if (size() < wanted) start(wanted);
+    return size();
   }
 
   void run(int count, const Job& job) {
@@ -214,6 +201,25 @@ class Pool {
   struct alignas(64) Worker {
     std::atomic<unsigned> round{0};  // of work given to this one
   };
+
+  int size() const { return static_cast<int>(workers_.size()); }
+
+  void start(int wanted) noexcept {
+    try {
+      const NoSignals none;
+      while (size() < wanted) {
+        workers_.push_back(std::make_unique<Worker>());
+        try {
+          std::thread(&Pool::work, this, workers_.back().get(), size()).detach();
+        } catch (...) {
+          workers_.pop_back();
+          throw;
+        }
+      }
+    } catch (const std::system_error&) {  // no more threads to be had, or
+    } catch (const std::bad_alloc&) {     // no memory for them: the call goes on with those there are
+    }
+  }
 
   void work(const Worker* self, int rank) {
     const KernelMode mode;

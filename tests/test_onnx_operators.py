@@ -221,6 +221,11 @@ WRONG = {
     "X is a list": ({"X": [1.0]}, TypeError, "X must be a NumPy array"),
     "X of integers": ({"X": np.zeros((5, 3, 4), int)}, TypeError, "X must be of float32.*got dtype int64"),
     "X with two axes": ({"X": np.zeros((5, 4), "f4")}, ValueError, r"X: expected 3 axes, got shape \(5, 4\)"),
+    "X with nine axes": (
+        {"X": np.zeros((1,) * 9, "f4")},
+        ValueError,
+        r"X: expected 3 axes, got shape \(1, 1, 1, 1, 1, 1, 1, 1, \.\.\.\)",
+    ),
     "X of another width": ({"X": np.zeros((5, 3, 9), "f4")}, ValueError, r"X: expected shape \(5, 3, 4\)"),
     "W of another dtype": ({"W": np.zeros((1, 6, 4))}, TypeError, "W must be of X's dtype, float32"),
     "W with two axes": ({"W": np.zeros((6, 4), "f4")}, ValueError, "W must have three axes"),
