@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -30,8 +31,15 @@ _CONFIG = _SIZES | {"bias", "batch_first", "dropout", "bidirectional", "mode", "
 _warned: set[str] = set()
 
 
-@torch.compiler.disable
-def _stock_lstm(module: Any, x: Tensor, hx: Any) -> Any:
+def _compiler_is_here() -> bool:
+    """Whether a function under `torch._disable_dynamo`, at which graphs break, has to be called in place of its twin:
+    the call imports the compiler, which takes a second, and `torch.compiler.disable` does so in decorating.
+    """
+    return torch.compiler.is_compiling() or "torch._dynamo" in sys.modules
+
+
+@torch._disable_dynamo
+def _stock_lstm_uncompiled(module: Any, x: Tensor, hx: Any) -> Any:
     """The compiler cannot take oneDNN's LSTM into its graph: it breaks there, as it does for `torch.nn.LSTM` itself."""
     return STOCK["LSTM"].forward(module, x, hx)
 
@@ -136,7 +144,8 @@ class _Recurrent(RNNBase):
             if result is not None:
                 return result
         if isinstance(input, PackedSequence):
-            return self._over_packed(input, hx, lengths)
+            over_packed = self._over_packed_uncompiled if _compiler_is_here() else self._over_packed
+            return over_packed(input, hx, lengths)
         if isinstance(input, torch.fx.Proxy):  # a leaf of symbolic traces, as what is torch.nn's
             keywords = {} if lengths is None else {"lengths": lengths}
             tracer = input.tracer
@@ -272,7 +281,8 @@ class _Recurrent(RNNBase):
         """PyTorch's own operator; in others of its operators what it has none for."""
         forward_mode = torch.autograd.forward_ad._current_level >= 0
         if lengths is None and self._cell() in _WITH_OPERATOR and not forward_mode:
-            return _stock_lstm(self, x, hx) if self._kind == "LSTM" else STOCK[self._kind].forward(self, x, hx)
+            breaks = self._kind == "LSTM" and _compiler_is_here()
+            return _stock_lstm_uncompiled(self, x, hx) if breaks else STOCK[self._kind].forward(self, x, hx)
         axis = 0 if self.batch_first else 1
         batch = x if x.dim() == 3 else x.unsqueeze(axis)
         initial = tuple(s if x.dim() == 3 else s.unsqueeze(1) for s in states)
@@ -313,7 +323,6 @@ class _Recurrent(RNNBase):
         dtype = torch.promote_types(low, tensors[-1].dtype) if self._kind == "GRU" else low
         return y.to(dtype), tuple(f.to(dtype) for f in finals) if self._kind == "LSTM" else finals.to(dtype)
 
-    @torch.compiler.disable  # its sizes are data, at which a graph breaks anyway
     def _over_packed(self, packed: PackedSequence, hx: Any, lengths: Any) -> Any:
         """A PackedSequence: the kernels take its data as it is, and the operators by way of padded rows, whose padding
         is neither read nor computed."""
@@ -346,6 +355,8 @@ class _Recurrent(RNNBase):
             output = padding.unpad(y)
         y = PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices)
         return y, self.permute_hidden(finals, unsorted_indices)
+
+    _over_packed_uncompiled = torch._disable_dynamo(_over_packed)  # its sizes are data, at which a graph breaks anyway
 
     def __prepare_scriptable__(self) -> torch.nn.Module:
         """For `torch.jit.script`: PyTorch's own module with the same parameters."""
