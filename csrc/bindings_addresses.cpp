@@ -1,5 +1,5 @@
 // Calls on addresses, for frameworks whose tensors own their memory: an adapter has checked its arguments and allocated
-// the results, and hands over where they lie. 0 stands for what is absent.
+// the results, and hands over where they lie.
 #include <algorithm>
 
 #include "bindings.h"
@@ -7,13 +7,36 @@
 namespace fastrnn::python {
 namespace {
 
-using Address = uintptr_t;
+// Where an array lies. Python gives a number, a tensor, which has a data_ptr(), or 0 or None for what is absent.
+struct Address {
+  void* pointer = nullptr;
+};
 
-void* pointer(Address address) { return reinterpret_cast<void*>(address); }
+}  // namespace
+}  // namespace fastrnn::python
+
+template <> struct pybind11::detail::type_caster<fastrnn::python::Address> {
+  PYBIND11_TYPE_CASTER(fastrnn::python::Address, const_name("int | Tensor | None"));
+
+  bool load(handle source, bool) {
+    static PyObject* const data_ptr = PyUnicode_InternFromString("data_ptr");
+    if (source.is_none()) return true;
+    object number = reinterpret_borrow<object>(source);
+    if (!PyLong_Check(source.ptr())) {
+      number = reinterpret_steal<object>(PyObject_CallMethodNoArgs(source.ptr(), data_ptr));
+    }
+    if (number) value.pointer = PyLong_AsVoidPtr(number.ptr());
+    if (PyErr_Occurred()) throw error_already_set();
+    return true;
+  }
+};
+
+namespace fastrnn::python {
+namespace {
 
 std::vector<void*> pointers(const std::vector<Address>& addresses) {
   std::vector<void*> all;
-  for (const Address address : addresses) all.push_back(pointer(address));
+  for (const Address address : addresses) all.push_back(address.pointer);
   return all;
 }
 
@@ -39,8 +62,8 @@ std::vector<int64_t> lengths_of(const int64_t* batch_sizes, int64_t steps, int64
 class Layout {
  public:
   Layout(const Network& net, const Shape& x, Address batch_sizes, int64_t steps) : net_(net) {
-    if (batch_sizes) {
-      lengths_ = lengths_of(static_cast<const int64_t*>(pointer(batch_sizes)), steps, x[0]);
+    if (batch_sizes.pointer) {
+      lengths_ = lengths_of(static_cast<const int64_t*>(batch_sizes.pointer), steps, x[0]);
       extent_ = {steps, static_cast<int64_t>(lengths_.size()), true};
     } else {
       extent_ = extent_of(net, x);
@@ -55,17 +78,17 @@ class Layout {
     call.steps = extent_.steps, call.rows = extent_.rows;
     call.packed = packed();
     call.x =
-        packed() ? Strided{pointer(x), 0, strides[0], strides[1]} : strided(net_, extent_, pointer(x), shape, strides);
-    call.lengths = packed() ? lengths_.data() : static_cast<const int64_t*>(pointer(lengths));
-    call.h0 = pointer(h0), call.c0 = pointer(c0);
+        packed() ? Strided{x.pointer, 0, strides[0], strides[1]} : strided(net_, extent_, x.pointer, shape, strides);
+    call.lengths = packed() ? lengths_.data() : static_cast<const int64_t*>(lengths.pointer);
+    call.h0 = h0.pointer, call.c0 = c0.pointer;
     call.y = contiguous(y, net_.width());
   }
 
   Strided contiguous(Address address, int64_t width) const {
-    if (packed()) return {pointer(address), 0, width, 1};
+    if (packed()) return {address.pointer, 0, width, 1};
     const Shape shape = over_time(net_, extent_, {width});
     const Shape strides = extent_.batched ? Shape{shape[1] * width, width, 1} : Shape{width, 1};
-    return strided(net_, extent_, pointer(address), shape, strides);
+    return strided(net_, extent_, address.pointer, shape, strides);
   }
 
  private:
@@ -88,8 +111,8 @@ void run_forward(const Network& net, const Weights& weights, int threads, Addres
   const Layout layout(net, shape, batch_sizes, steps);
   Forward call{};
   layout.fill(call, threads, x, shape, strides, lengths, h0, c0, y);
-  call.h_n = pointer(h_n), call.c_n = pointer(c_n);
-  call.tape = static_cast<std::byte*>(pointer(tape));
+  call.h_n = h_n.pointer, call.c_n = c_n.pointer;
+  call.tape = static_cast<std::byte*>(tape.pointer);
   call.dropout_seed = dropout_seed;
   call_forward(net, weights_of(net, weights), call);
 }
@@ -101,12 +124,12 @@ void run_backward(const Network& net, const std::vector<Address>& weights, int t
   const Layout layout(net, shape, batch_sizes, steps);
   Backward call{};
   layout.fill(call, threads, x, shape, strides, lengths, h0, c0, y);
-  call.tape = static_cast<std::byte*>(pointer(tape));
+  call.tape = static_cast<std::byte*>(tape.pointer);
   call.dropout_seed = dropout_seed;
-  if (dy) call.dy = layout.contiguous(dy, net.width());
-  call.dh_n = pointer(dh_n), call.dc_n = pointer(dc_n);
-  if (dx) call.dx = layout.contiguous(dx, net.input_size);
-  call.dh0 = pointer(dh0), call.dc0 = pointer(dc0);
+  if (dy.pointer) call.dy = layout.contiguous(dy, net.width());
+  call.dh_n = dh_n.pointer, call.dc_n = dc_n.pointer;
+  if (dx.pointer) call.dx = layout.contiguous(dx, net.input_size);
+  call.dh0 = dh0.pointer, call.dc0 = dc0.pointer;
   const auto outputs = by_layer<LayerGradients>(net, pointers(gradients));
   call.gradients = outputs.data();
   call_backward(net, weights_of(net, weights), call);
@@ -129,11 +152,11 @@ void define_addresses(py::module_& m) {
   m.def(
       "use_openmp",
       [](Address parallel, Address thread_num, Address num_threads, Address thread_limit, Address in_parallel) {
-        use_openmp({reinterpret_cast<decltype(OpenMP::parallel)>(parallel),
-                    reinterpret_cast<decltype(OpenMP::thread_num)>(thread_num),
-                    reinterpret_cast<decltype(OpenMP::num_threads)>(num_threads),
-                    reinterpret_cast<decltype(OpenMP::thread_limit)>(thread_limit),
-                    reinterpret_cast<decltype(OpenMP::in_parallel)>(in_parallel)});
+        use_openmp({reinterpret_cast<decltype(OpenMP::parallel)>(parallel.pointer),
+                    reinterpret_cast<decltype(OpenMP::thread_num)>(thread_num.pointer),
+                    reinterpret_cast<decltype(OpenMP::num_threads)>(num_threads.pointer),
+                    reinterpret_cast<decltype(OpenMP::thread_limit)>(thread_limit.pointer),
+                    reinterpret_cast<decltype(OpenMP::in_parallel)>(in_parallel.pointer)});
       },
       "parallel"_a, "thread_num"_a, "num_threads"_a, "thread_limit"_a, "in_parallel"_a);
 }

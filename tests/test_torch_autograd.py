@@ -10,6 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from torch._dynamo.testing import CompileCounterWithBackend  # noqa: E402
 from torch.func import functional_call, grad, hessian, jacrev, jvp, stack_module_state, vjp, vmap  # noqa: E402
 from torch.utils import checkpoint  # noqa: E402
 
@@ -355,7 +356,7 @@ class Tagger(torch.nn.Module):
 @every_kind
 def test_compiled_for_all_lengths(kind):
     """Forward and backward; a second compilation makes the sizes symbols, and there is no third."""
-    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    counter = CompileCounterWithBackend("aot_eager")
     model = Tagger(OURS[kind](3, 4, 2, bidirectional=True))
     compiled = torch.compile(model, fullgraph=True, backend=counter)
     calls = fastrnn.native_calls()

@@ -488,6 +488,21 @@ assert fastrnn.torch.LSTM(2, 3).hidden_size == 3
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
+def test_the_compiler_is_not_loaded():
+    """It takes a second, which no program has to wait that does not compile."""
+    program = """
+import sys
+import torch
+if "torch._dynamo" in sys.modules:
+    sys.exit()
+import fastrnn.torch
+fastrnn.torch.LSTM(2, 3)(torch.nn.utils.rnn.pack_sequence([torch.ones(4, 2), torch.ones(1, 2)]))
+fastrnn.torch.LSTM(2, 3, dtype=torch.bfloat16)(torch.ones(4, 1, 2, dtype=torch.bfloat16))
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True, timeout=120)
+
+
 def test_states_are_not_kept():
     ours = OURS["LSTM"](3, 4)
     h, c = torch.randn(1, 2, 4), torch.randn(1, 2, 4)

@@ -1,7 +1,7 @@
 """The native kernels. Arrays are checked here; the public, documented interface is in `layers` and `functional`."""
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from numpy.typing import NDArray
 
@@ -81,49 +81,54 @@ def backward(
     tape: Tape, dy: NDArray[Any] | None, dstate: Any
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None, list[NDArray[Any]]]: ...
 
-# Calls on addresses (0: none), for tensors that a framework owns and has checked; sizes and strides (in elements) of x.
-# With batch_sizes, the rows that each of so many steps has, x (N, I), y and the tape have those rows alone.
+class Tensor(Protocol):
+    def data_ptr(self) -> int: ...
+
+Address: TypeAlias = int | Tensor | None  # 0 and None: there is none
+
+# Calls on addresses, for tensors that a framework owns and has checked; sizes and strides (in elements) of x. With
+# batch_sizes, the rows that each of so many steps has, x (N, I), y and the tape have those rows alone.
 def tape_widths(spec: Spec) -> list[int]: ...
 def forward_at(
     spec: Spec,
-    weights: Sequence[int] | Prepared,
+    weights: Sequence[Address] | Prepared,
     threads: int,
-    x: int,
+    x: Address,
     sizes: Sequence[int],
     strides: Sequence[int],
-    batch_sizes: int,
+    batch_sizes: Address,
     steps: int,
-    lengths: int,
-    h0: int,
-    c0: int,
-    y: int,
-    h_n: int,
-    c_n: int,
-    tape: int,
+    lengths: Address,
+    h0: Address,
+    c0: Address,
+    y: Address,
+    h_n: Address,
+    c_n: Address,
+    tape: Address,
     dropout_seed: int,
 ) -> None: ...
 def backward_at(
     spec: Spec,
-    weights: Sequence[int],
+    weights: Sequence[Address],
     threads: int,
-    x: int,
+    x: Address,
     sizes: Sequence[int],
     strides: Sequence[int],
-    batch_sizes: int,
+    batch_sizes: Address,
     steps: int,
-    lengths: int,
-    h0: int,
-    c0: int,
-    y: int,
-    tape: int,
+    lengths: Address,
+    h0: Address,
+    c0: Address,
+    y: Address,
+    tape: Address,
     dropout_seed: int,
-    dy: int,
-    dh_n: int,
-    dc_n: int,
-    dx: int,
-    dh0: int,
-    dc0: int,
-    gradients: Sequence[int],
+    dy: Address,
+    dh_n: Address,
+    dc_n: Address,
+    dx: Address,
+    dh0: Address,
+    dc0: Address,
+    gradients: Sequence[Address],
 ) -> None: ...
 
 # ONNX' operators on C-contiguous arrays of the element type, float16 and bfloat16 as uint16. Inputs: X, W, R, B,

@@ -29,7 +29,8 @@ class Fused(torch.autograd.Function):
         seed: int,
         *weights: Tensor,
     ) -> tuple[Tensor, ...]:
-        y, h_n, c_n, tape = _ops.train(net, [w.data_ptr() for w in weights], x, h0, c0, lengths, seed, batch_sizes)
+        tape = _ops.new_tape(net, x)
+        y, h_n, c_n = _ops.run(net, weights, x, h0, c0, lengths, batch_sizes, tape, seed)
         saved = x, h0, c0, lengths, batch_sizes, y, tape, *weights
         ctx.save_for_backward(*saved)
         ctx.net, ctx.seed = net, seed
@@ -66,7 +67,7 @@ class Fused(torch.autograd.Function):
 
 
 def _memory(*tensors: Tensor | None) -> list[int]:
-    return [_ops.address(t) for t in tensors]
+    return [t.data_ptr() for t in tensors if t is not None]
 
 
 def plain(*tensors: Tensor | None) -> bool:

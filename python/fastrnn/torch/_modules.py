@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch._C import _get_tracing_state, _is_any_autocast_enabled, _len_torch_dispatch_stack
+from torch._C._functorch import peek_interpreter_stack
 from torch._subclasses import FakeTensor
 from torch._subclasses.functional_tensor import FunctionalTensor
+from torch.autograd import forward_ad
 from torch.nn import Parameter, RNNBase
 from torch.nn.utils.rnn import PackedSequence
 
@@ -30,8 +34,15 @@ _CONFIG = _SIZES | {"bias", "batch_first", "dropout", "bidirectional", "mode", "
 _warned: set[str] = set()
 
 
-@torch.compiler.disable
-def _stock_lstm(module: Any, x: Tensor, hx: Any) -> Any:
+def _compiler_is_here() -> bool:
+    """Whether a function under `torch._disable_dynamo`, at which graphs break, has to be called in place of its twin:
+    the call imports the compiler, which takes a second, and `torch.compiler.disable` does so in decorating.
+    """
+    return torch.compiler.is_compiling() or "torch._dynamo" in sys.modules
+
+
+@torch._disable_dynamo
+def _stock_lstm_uncompiled(module: Any, x: Tensor, hx: Any) -> Any:
     """The compiler cannot take oneDNN's LSTM into its graph: it breaks there, as it does for `torch.nn.LSTM` itself."""
     return STOCK["LSTM"].forward(module, x, hx)
 
@@ -66,9 +77,7 @@ class _Recurrent(RNNBase):
 
     def _network(self, dtype: torch.dtype) -> Network:
         """What describes the network now, with dropout in training."""
-        networks: dict[Any, Network] | None = self.__dict__.get("_networks")
-        if networks is None:
-            networks = self.__dict__["_networks"] = {}
+        networks: dict[Any, Network] = self.__dict__.setdefault("_networks", {})
         key = dtype, self.training
         if key not in networks:
             dropout = self.dropout if self.training else 0.0
@@ -136,7 +145,8 @@ class _Recurrent(RNNBase):
             if result is not None:
                 return result
         if isinstance(input, PackedSequence):
-            return self._over_packed(input, hx, lengths)
+            over_packed = self._over_packed_uncompiled if _compiler_is_here() else self._over_packed
+            return over_packed(input, hx, lengths)
         if isinstance(input, torch.fx.Proxy):  # a leaf of symbolic traces, as what is torch.nn's
             keywords = {} if lengths is None else {"lengths": lengths}
             tracer = input.tracer
@@ -152,11 +162,11 @@ class _Recurrent(RNNBase):
             or not x.is_cpu
             or x.layout is not torch.strided
             or x.is_neg()  # a view whose memory has the other sign, as of a conjugate's imaginary part
-            or torch._C._len_torch_dispatch_stack()
-            or torch._C._functorch.peek_interpreter_stack() is not None
-            or torch._C._is_any_autocast_enabled()
-            or torch._C._get_tracing_state() is not None
-            or torch.autograd.forward_ad._current_level >= 0
+            or _len_torch_dispatch_stack()
+            or peek_interpreter_stack() is not None
+            or _is_any_autocast_enabled()
+            or _get_tracing_state() is not None
+            or forward_ad._current_level >= 0
         ):
             return None
         net = self._network(dtype)
@@ -169,31 +179,28 @@ class _Recurrent(RNNBase):
             return None
         if shape[-1] != net.input or not steps:
             return None
-        batch = _ops.batch_axis(net, shape, batch_sizes)
-        graph = torch.is_grad_enabled()
-        needs_graph = graph and x.requires_grad
 
         weights = self._weights()
-        if len(weights) != len(net.shapes):
-            return None
-        for weight, wanted in zip(weights, net.shapes, strict=True):
-            if (
-                weight.dtype is not dtype
-                or type(weight) not in _PLAIN
-                or weight.shape != wanted
-                or not weight.is_cpu
-                or not weight.is_contiguous()
-                or weight.is_neg()
-            ):
+        if self._packed is None or weights[0].dtype is not dtype:
+            if len(weights) != len(net.shapes):
                 return None
-            if graph and weight.requires_grad:
-                needs_graph = True
+            for weight, wanted in zip(weights, net.shapes, strict=True):
+                if (
+                    type(weight) not in _PLAIN
+                    or weight.dtype is not dtype
+                    or weight.shape != wanted
+                    or not weight.is_cpu
+                    or not weight.is_contiguous()
+                    or weight.is_neg()
+                ):
+                    return None
 
-        h0 = c0 = None
+        states: Any = ()
         if hx is not None:
             states = hx if net.has_cell else (hx,)
             if not isinstance(states, (tuple, list)) or len(states) != 1 + net.has_cell:
                 return None
+            batch = _ops.batch_axis(net, shape, batch_sizes)
             for state, width in zip(states, (net.output, net.hidden), strict=False):
                 if (
                     type(state) not in _PLAIN
@@ -202,21 +209,18 @@ class _Recurrent(RNNBase):
                     or not state.is_cpu
                 ):
                     return None
-                if graph and state.requires_grad:
-                    needs_graph = True
-            h0, *c = (state.contiguous().resolve_neg() for state in states)
-            c0 = c[0] if c else None
+            states = [state.contiguous().resolve_neg() for state in states]
+        h0, c0 = (*states, None, None)[:2]
         if lengths is not None:
             lengths = _lengths(lengths, shape, net.batch_first, x.device)
             _ops.check_lengths(lengths, steps)
 
-        if needs_graph or net.drops:
+        if net.drops or (torch.is_grad_enabled() and any(t.requires_grad for t in (x, *weights, *states))):
             seed = int(_ops.draw_seed()) if net.drops else 0
-            results = _eager.Fused.apply(net, x, h0, c0, lengths, batch_sizes, seed, *weights)
-            return (results[0], (results[1], results[2])) if net.has_cell else results
-        packed = self._packed or [w.data_ptr() for w in weights]
-        y, h_n, c_n = _ops.infer(net, packed, x, h0, c0, lengths, batch_sizes)
-        return y, ((h_n, c_n) if net.has_cell else h_n)
+            y, *finals = _eager.Fused.apply(net, x, h0, c0, lengths, batch_sizes, seed, *weights)
+        else:
+            y, *finals = _ops.run(net, self._packed or weights, x, h0, c0, lengths, batch_sizes)
+        return y, tuple(finals) if net.has_cell else finals[0]
 
     def _general(self, x: Any, hx: Any, lengths: Any) -> Any:
         """Everything else: the operators where the kernels serve the call, or PyTorch's own path."""
@@ -270,9 +274,10 @@ class _Recurrent(RNNBase):
 
     def _stock(self, x: Tensor, hx: Any, states: tuple[Tensor, ...], lengths: Tensor | None) -> Any:
         """PyTorch's own operator; in others of its operators what it has none for."""
-        forward_mode = torch.autograd.forward_ad._current_level >= 0
+        forward_mode = forward_ad._current_level >= 0
         if lengths is None and self._cell() in _WITH_OPERATOR and not forward_mode:
-            return _stock_lstm(self, x, hx) if self._kind == "LSTM" else STOCK[self._kind].forward(self, x, hx)
+            breaks = self._kind == "LSTM" and _compiler_is_here()
+            return _stock_lstm_uncompiled(self, x, hx) if breaks else STOCK[self._kind].forward(self, x, hx)
         axis = 0 if self.batch_first else 1
         batch = x if x.dim() == 3 else x.unsqueeze(axis)
         initial = tuple(s if x.dim() == 3 else s.unsqueeze(1) for s in states)
@@ -313,7 +318,6 @@ class _Recurrent(RNNBase):
         dtype = torch.promote_types(low, tensors[-1].dtype) if self._kind == "GRU" else low
         return y.to(dtype), tuple(f.to(dtype) for f in finals) if self._kind == "LSTM" else finals.to(dtype)
 
-    @torch.compiler.disable  # its sizes are data, at which a graph breaks anyway
     def _over_packed(self, packed: PackedSequence, hx: Any, lengths: Any) -> Any:
         """A PackedSequence: the kernels take its data as it is, and the operators by way of padded rows, whose padding
         is neither read nor computed."""
@@ -347,6 +351,8 @@ class _Recurrent(RNNBase):
         y = PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices)
         return y, self.permute_hidden(finals, unsorted_indices)
 
+    _over_packed_uncompiled = torch._disable_dynamo(_over_packed)  # its sizes are data, at which a graph breaks anyway
+
     def __prepare_scriptable__(self) -> torch.nn.Module:
         """For `torch.jit.script`: PyTorch's own module with the same parameters."""
         if self._cell() not in _WITH_OPERATOR:
@@ -379,9 +385,9 @@ def unserved(x: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor]) -> 
         return "an autocast region on a GPU"
     if torch.compiler.is_compiling():
         return "an export to ONNX, which knows PyTorch's operators alone" if torch.onnx.is_in_onnx_export() else None
-    if torch._C._get_tracing_state() is not None:
+    if _get_tracing_state() is not None:
         return "torch.jit.trace, whose programs run without Python"
-    if torch.autograd.forward_ad._current_level >= 0:
+    if forward_ad._current_level >= 0:
         return "forward-mode differentiation, which runs in PyTorch's own operators"
     for tensor in (x, *states, *weights):
         if tensor.layout is not torch.strided:
@@ -401,7 +407,7 @@ def operate(
     *options: Any,
 ) -> list[Tensor]:
     """y, h_n and c_n of `torch.ops.fastrnn.forward`, with derivatives, in whatever PyTorch is doing."""
-    if not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None:
+    if not torch.compiler.is_compiling() and peek_interpreter_stack() is not None:
         *results, _ = _transforms.Forward.apply(x, h0, c0, lengths, seed, options, *weights)
     else:
         known = [t for t in (x, h0, c0, *weights) if t is not None]

@@ -80,39 +80,8 @@ network = lru_cache(maxsize=256)(Network)
 # ------------------------------------------------------------------------------------------------------ the native call
 
 
-def address(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
-
-
-def infer(
-    net: Network,
-    weights: Sequence[int] | _core.Prepared,
-    x: Tensor,
-    h0: Tensor | None,
-    c0: Tensor | None,
-    lengths: Tensor | None,
-    batch_sizes: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """y, h_n and c_n of an x (T, B, I), (B, T, I) or (T, I), or, with `batch_sizes`, of a PackedSequence's data (N, I);
-    weights are given by their addresses, or packed."""
-    return _forward(net, weights, x, h0, c0, lengths, batch_sizes, False, 0)[:3]
-
-
-def train(
-    net: Network,
-    weights: Sequence[int],
-    x: Tensor,
-    h0: Tensor | None,
-    c0: Tensor | None,
-    lengths: Tensor | None,
-    seed: int,
-    batch_sizes: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-    """The same with dropout, and the tape."""
-    return _forward(net, weights, x, h0, c0, lengths, batch_sizes, True, seed)
-
-
-def _new_tape(net: Network, x: Tensor) -> Tensor:
+def new_tape(net: Network, x: Tensor) -> Tensor:
+    """For a call on an x of this shape."""
     axes = x.shape
     steps, rows = (axes[0], 1) if len(axes) == 2 else (axes[1], axes[0]) if net.batch_first else axes[:2]
     size = net.tape_bytes(steps, rows)
@@ -131,47 +100,40 @@ def batch_axis(net: Network, shape: torch.Size, batch_sizes: Tensor | None) -> t
     return () if len(shape) == 2 else (shape[0 if net.batch_first else 1],)
 
 
-def _forward(
+def run(
     net: Network,
-    weights: Sequence[int] | _core.Prepared,
+    weights: Sequence[Tensor] | _core.Prepared,
     x: Tensor,
     h0: Tensor | None,
     c0: Tensor | None,
     lengths: Tensor | None,
-    batch_sizes: Tensor | None,
-    training: bool,
-    seed: int,
-) -> tuple[Tensor, Tensor, Tensor | None, Any]:
+    batch_sizes: Tensor | None = None,
+    tape: Tensor | None = None,
+    seed: int = 0,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """y, h_n and c_n of an x (T, B, I), (B, T, I) or (T, I), or, with `batch_sizes`, of a PackedSequence's data (N, I);
+    with a tape, which is filled, in training."""
     shape = x.shape
     batch = batch_axis(net, shape, batch_sizes)
-    y = x.new_empty((*shape[:-1], net.width))
-    h_n = x.new_empty((net.states, *batch, net.output))
-    c_n = x.new_empty((net.states, *batch, net.hidden)) if net.has_cell else None
-    tape = _new_tape(net, x) if training else None
+    y = x.new_empty(*shape[:-1], net.width)
+    h_n = x.new_empty(net.states, *batch, net.output)
+    c_n = x.new_empty(net.states, *batch, net.hidden) if net.has_cell else None
     if net.cuda is not None:
+        assert not isinstance(weights, _core.Prepared)
         with _Queue(x) as queue:
             arguments = _arguments(x, lengths, h0, c0, y, tape, seed)
-            _device.cuda().forward_at(net.cuda, weights, arguments, h_n.data_ptr(), address(c_n), *queue)
-        return y, h_n, c_n, tape
+            pointers = [w.data_ptr() for w in weights]
+            _device.cuda().forward_at(net.cuda, pointers, arguments, h_n.data_ptr(), _address(c_n), *queue)
+        return y, h_n, c_n
+    threads, steps = torch.get_num_threads(), 0 if batch_sizes is None else len(batch_sizes)
     _core.forward_at(
-        net.spec,
-        weights,
-        torch.get_num_threads(),
-        x.data_ptr(),
-        shape,
-        x.stride(),
-        address(batch_sizes),
-        0 if batch_sizes is None else len(batch_sizes),
-        address(lengths),
-        address(h0),
-        address(c0),
-        y.data_ptr(),
-        h_n.data_ptr(),
-        address(c_n),
-        address(tape),
-        seed,
+        net.spec, weights, threads, x, shape, x.stride(), batch_sizes, steps, lengths, h0, c0, y, h_n, c_n, tape, seed
     )
-    return y, h_n, c_n, tape
+    return y, h_n, c_n
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
 
 
 class _Queue:
@@ -198,8 +160,8 @@ class _Queue:
 def _arguments(
     x: Tensor, lengths: Tensor | None, h0: Tensor | None, c0: Tensor | None, y: Tensor, tape: Tensor | None, seed: int
 ) -> Any:
-    inputs = address(lengths), address(h0), address(c0)
-    return _device.cuda().Arguments(x.data_ptr(), x.shape, x.stride(), *inputs, y.data_ptr(), address(tape), seed)
+    inputs = _address(lengths), _address(h0), _address(c0)
+    return _device.cuda().Arguments(x.data_ptr(), x.shape, x.stride(), *inputs, y.data_ptr(), _address(tape), seed)
 
 
 def gradients(
@@ -223,44 +185,24 @@ def gradients(
     shape = x.shape
     batch = batch_axis(net, shape, batch_sizes)
     dy, dh_n, dc_n = (None if d is None else d.contiguous().resolve_neg() for d in (dy, dh_n, dc_n))
-    dx = x.new_empty(shape) if need_dx else None
-    dh0 = x.new_empty((net.states, *batch, net.output)) if need_dh0 else None
-    dc0 = x.new_empty((net.states, *batch, net.hidden)) if net.has_cell else None
-    dweights = [x.new_empty(size) for size in net.shapes]
+    dx = x.new_empty(*shape) if need_dx else None
+    dh0 = x.new_empty(net.states, *batch, net.output) if need_dh0 else None
+    dc0 = x.new_empty(net.states, *batch, net.hidden) if net.has_cell else None
+    dweights = [x.new_empty(*size) for size in net.shapes]
     if net.cuda is not None:
         with _Queue(x) as queue:
             _device.cuda().backward_at(
                 net.cuda,
                 [w.data_ptr() for w in weights],
                 _arguments(x, lengths, h0, c0, y, tape, seed),
-                *(address(t) for t in (dy, dh_n, dc_n, dx, dh0, dc0)),
+                *(_address(t) for t in (dy, dh_n, dc_n, dx, dh0, dc0)),
                 [d.data_ptr() for d in dweights],
                 *queue,
             )
         return dx, dh0, dc0, dweights
-    _core.backward_at(
-        net.spec,
-        [w.data_ptr() for w in weights],
-        torch.get_num_threads(),
-        x.data_ptr(),
-        shape,
-        x.stride(),
-        address(batch_sizes),
-        0 if batch_sizes is None else len(batch_sizes),
-        address(lengths),
-        address(h0),
-        address(c0),
-        y.data_ptr(),
-        tape.data_ptr(),
-        seed,
-        address(dy),
-        address(dh_n),
-        address(dc_n),
-        address(dx),
-        address(dh0),
-        address(dc0),
-        [d.data_ptr() for d in dweights],
-    )
+    threads, steps = torch.get_num_threads(), 0 if batch_sizes is None else len(batch_sizes)
+    given = weights, threads, x, shape, x.stride(), batch_sizes, steps, lengths, h0, c0, y, tape, seed
+    _core.backward_at(net.spec, *given, dy, dh_n, dc_n, dx, dh0, dc0, dweights)
     return dx, dh0, dc0, dweights
 
 
@@ -379,13 +321,9 @@ def run_forward(
     """`forward` by the kernels for the CPU or for CUDA."""
     net = network_of(options[0], x, weights, *options[1:], on_cuda=on_cuda)
     weights, h0, c0, lengths, number = _checked(net, x, weights, h0, c0, lengths, seed)
-    pointers = [w.data_ptr() for w in weights]
-    if training:
-        y, h_n, c_n, tape = train(net, pointers, x, h0, c0, lengths, number)
-    else:
-        y, h_n, c_n = infer(net, pointers, x, h0, c0, lengths)
-        tape = x.new_empty(0, dtype=torch.uint8)
-    return y, h_n, x.new_empty(0) if c_n is None else c_n, tape
+    tape = new_tape(net, x) if training else None
+    y, h_n, c_n = run(net, weights, x, h0, c0, lengths, None, tape, number)
+    return y, h_n, x.new_empty(0) if c_n is None else c_n, x.new_empty(0, dtype=torch.uint8) if tape is None else tape
 
 
 @forward.register_fake
