@@ -81,54 +81,54 @@ def backward(
     tape: Tape, dy: NDArray[Any] | None, dstate: Any
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any] | None, list[NDArray[Any]]]: ...
 
-class Tensor(Protocol):
+class _Tensor(Protocol):
     def data_ptr(self) -> int: ...
 
-Address: TypeAlias = int | Tensor | None  # 0 and None: there is none
+_Address: TypeAlias = int | _Tensor | None  # 0 and None: there is none
 
 # Calls on addresses, for tensors that a framework owns and has checked; sizes and strides (in elements) of x. With
 # batch_sizes, the rows that each of so many steps has, x (N, I), y and the tape have those rows alone.
 def tape_widths(spec: Spec) -> list[int]: ...
 def forward_at(
     spec: Spec,
-    weights: Sequence[Address] | Prepared,
+    weights: Sequence[_Address] | Prepared,
     threads: int,
-    x: Address,
+    x: _Address,
     sizes: Sequence[int],
     strides: Sequence[int],
-    batch_sizes: Address,
+    batch_sizes: _Address,
     steps: int,
-    lengths: Address,
-    h0: Address,
-    c0: Address,
-    y: Address,
-    h_n: Address,
-    c_n: Address,
-    tape: Address,
+    lengths: _Address,
+    h0: _Address,
+    c0: _Address,
+    y: _Address,
+    h_n: _Address,
+    c_n: _Address,
+    tape: _Address,
     dropout_seed: int,
 ) -> None: ...
 def backward_at(
     spec: Spec,
-    weights: Sequence[Address],
+    weights: Sequence[_Address],
     threads: int,
-    x: Address,
+    x: _Address,
     sizes: Sequence[int],
     strides: Sequence[int],
-    batch_sizes: Address,
+    batch_sizes: _Address,
     steps: int,
-    lengths: Address,
-    h0: Address,
-    c0: Address,
-    y: Address,
-    tape: Address,
+    lengths: _Address,
+    h0: _Address,
+    c0: _Address,
+    y: _Address,
+    tape: _Address,
     dropout_seed: int,
-    dy: Address,
-    dh_n: Address,
-    dc_n: Address,
-    dx: Address,
-    dh0: Address,
-    dc0: Address,
-    gradients: Sequence[Address],
+    dy: _Address,
+    dh_n: _Address,
+    dc_n: _Address,
+    dx: _Address,
+    dh0: _Address,
+    dc0: _Address,
+    gradients: Sequence[_Address],
 ) -> None: ...
 
 # ONNX' operators on C-contiguous arrays of the element type, float16 and bfloat16 as uint16. Inputs: X, W, R, B,
