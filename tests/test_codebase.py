@@ -115,8 +115,9 @@ def stub():
 
 
 def test_the_stub_names_what_is_in_the_module():
-    definitions = [node for node in stub() if isinstance(node, (ast.ClassDef, ast.FunctionDef))]
-    assert public(node.name for node in definitions) == public(vars(_core))
+    named = [node for node in stub() if isinstance(node, (ast.ClassDef, ast.FunctionDef))]
+    definitions = [node for node in named if not node.name.startswith("_")]  # a protocol is the stub's own
+    assert {node.name for node in definitions} == public(vars(_core))
     for node in definitions:
         if isinstance(node, ast.ClassDef):
             members = public(item.name for item in node.body if isinstance(item, ast.FunctionDef))
