@@ -107,8 +107,9 @@ ChunkRows chunks(const Problem& p, const Plan& way) {
     return std::max<int64_t>(
         1, std::min(std::max(wanted, rows), std::max<int64_t>(1, d.steps) * std::max<int64_t>(1, rows)));
   };
-  // Forward, a core's part of the input product is about what its L2 holds; backward, a chunk's gate gradients stay in
-  // the cache while there are enough rows for the sums over them to outweigh reading and writing the sums.
+  // Forward, a core's part of the input product is a MiB, about an L2: more is no faster, and half of it reads large
+  // weights more often. Backward, a chunk's gate gradients stay in the cache while there are enough rows for the sums
+  // over them to outweigh reading and writing the sums.
   return {of(std::clamp<int64_t>((1 << 20) / share, 8, 4096), team_rows), of(256, d.rows)};
 }
 
