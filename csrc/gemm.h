@@ -56,6 +56,10 @@ inline constexpr int tile_panels = M == 1 ? (vector_registers == 32 ? (N == 4   
 template <int N> inline constexpr int short_panels = N == 4 && vector_bytes == 64 ? 1 : tile_panels<1, N>;
 inline constexpr int64_t short_panel_bytes = 32 << 10;
 
+// Rows of a tile of two panels, which is for rows so long that a full tile's of one panel fill half of the first cache.
+template <int N> inline constexpr int pair_rows = tile_rows<2 * N>;
+inline constexpr int64_t long_rows_bytes = 16 << 10;
+
 template <class T, int M, int N, int P, Init init, Order order, bool fetches = false>
 __attribute__((noinline)) void tile(const Tile<T>& args) {
   constexpr int L = lanes<T>;

@@ -46,7 +46,10 @@ template <class T, int N, Init init, Order order> struct Tiles {
     const bool are_short = depth * N * lanes<T> * static_cast<int64_t>(sizeof(T)) <= short_panel_bytes;
     return are_short ? ceil_div(panels, short_panels<N>) : ceil_div(panels, tile_panels<1, N>);
   }
-  static FASTRNN_FN Function find(int64_t rows, int64_t panels) {
+  template <bool in_pairs> static FASTRNN_FN Function find(int64_t rows, int64_t panels) {
+    if constexpr (in_pairs) {
+      if (panels == 2) return rows_in_pairs[rows - 1];
+    }
     return rows == 1 ? one_row[panels - 1] : rows == 2 ? two_rows[panels - 1] : more_rows[rows - 1];
   }
   // For one of several blocks of rows, which have at least half of a full tile's each.
@@ -60,31 +63,33 @@ template <class T, int N, Init init, Order order> struct Tiles {
     };
     return Table{{tile<T, M, N, P + 1, init, order>...}};
   }
-  template <int first, bool fetches, int... M> static constexpr auto by_rows(std::integer_sequence<int, M...>) {
+  template <int first, int P, bool fetches, int... M> static constexpr auto by_rows(std::integer_sequence<int, M...>) {
     struct Table {
       Function at[sizeof...(M)];
       constexpr Function operator[](int64_t i) const { return at[i]; }
     };
-    return Table{{tile<T, first + M, N, 1, init, order, fetches>...}};
+    return Table{{tile<T, first + M, N, P, init, order, fetches>...}};
   }
   static constexpr auto one_row = by_panels<1>(std::make_integer_sequence<int, tile_panels<1, N>>{});
   static constexpr auto two_rows = by_panels<2>(std::make_integer_sequence<int, tile_panels<2, N>>{});
-  static constexpr auto more_rows = by_rows<1, false>(std::make_integer_sequence<int, tile_rows<N>>{});
+  static constexpr auto more_rows = by_rows<1, 1, false>(std::make_integer_sequence<int, tile_rows<N>>{});
+  static constexpr auto rows_in_pairs = by_rows<1, 2, false>(std::make_integer_sequence<int, pair_rows<N>>{});
   static constexpr int fewest = tile_rows<N> / 2;
   static constexpr auto rows_fetching =
-      by_rows<fewest, true>(std::make_integer_sequence<int, tile_rows<N> - fewest + 1>{});
+      by_rows<fewest, 1, true>(std::make_integer_sequence<int, tile_rows<N> - fewest + 1>{});
 };
 
 // Calls where(row, rows, panel, panels) for a tile's Target, and done(row, rows, panel, panels, target) when the tile
-// is computed. Rows and panels are cut evenly: no tile is left with too little to fill the registers.
-template <int N, Init init, Order order, class T, class Where, class Done>
+// is computed. Rows and panels are cut evenly: no tile is left with too little to fill the registers. In pairs of
+// panels if the caller says so, who has packed them then, and not into memory.
+template <int N, Init init, Order order, bool in_pairs = false, class T, class Where, class Done>
 FASTRNN_FN void multiply(const Product<T>& q, Where&& where, Done&& done) {
   using Kernels = Tiles<T, N, init, order>;
   constexpr int W = N * lanes<T>;
   const int64_t panel_size = q.depth * W, panels = q.range.end - q.range.begin;
-  const int64_t row_blocks = ceil_div(q.rows, tile_rows<N>);
+  const int64_t row_blocks = ceil_div(q.rows, in_pairs ? pair_rows<N> : tile_rows<N>);
   const bool packs = q.unpacked.weights, may_fetch = q.from_memory && !packs && row_blocks >= N;
-  const int64_t groups = packs ? panels : Kernels::groups(q.rows, panels, q.depth);
+  const int64_t groups = in_pairs ? ceil_div(panels, 2) : packs ? panels : Kernels::groups(q.rows, panels, q.depth);
   for (int64_t i = 0; i < groups; ++i) {
     const Range group = share(panels, q.backwards ? groups - 1 - i : i, groups);
     const int64_t panel = q.range.begin + group.begin, count = group.end - group.begin;
@@ -98,7 +103,7 @@ FASTRNN_FN void multiply(const Product<T>& q, Where&& where, Done&& done) {
                    panel_size, init == Init::row ? q.init + panel * W : nullptr,
                    to.c,       to.row,
                    to.panel,   nullptr};
-      auto kernel = Kernels::find(rows.end - rows.begin, count);
+      auto kernel = Kernels::template find<in_pairs>(rows.end - rows.begin, count);
       if constexpr (order == Order::by_k && init == Init::row) {
         if (fetches && block < N) {
           const int64_t next = q.backwards ? panel - 1 : panel + count;
@@ -110,6 +115,19 @@ FASTRNN_FN void multiply(const Product<T>& q, Where&& where, Done&& done) {
       done(rows.begin, rows.end - rows.begin, panel, count, to);
     }
   }
+}
+
+// A product of many rows that come from further away than the first cache: where they are long, tiles have two panels
+// and half as many rows, so that fewer are read at a time, and half as often.
+template <int N, class T, class Where> FASTRNN_FN void multiply_many(const Product<T>& q, Where&& where) {
+  const auto done = [](auto&&...) {};
+  if constexpr (N == 2) {
+    const bool are_long = q.depth * tile_rows<N> * static_cast<int64_t>(sizeof(T)) > long_rows_bytes;
+    if (are_long && q.rows > 2 && !q.from_memory && !q.unpacked.weights) {
+      return multiply<N, Init::row, Order::by_k, true>(q, where, done);
+    }
+  }
+  multiply<N, Init::row, Order::by_k>(q, where, done);
 }
 
 // A tile's worth of memory, for results that go through a pointwise stage next.

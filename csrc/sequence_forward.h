@@ -127,13 +127,11 @@ template <class Cell, class T> class ForwardPass {
       me.team_barrier->wait();
     }
     constexpr int W = In::template width<T>;
-    multiply<In::vectors, Init::row, Order::by_k>(
-        Product<T>{d.input, a, stride, count, s.pack + at.input, s.pack + at.input_bias, units, false, s.from_memory,
-                   unpacked<In>(s.w_ih, at.input, d.input)},
-        [&](int64_t row, int64_t, int64_t panel, int64_t) {
-          return Target<T>{products + (panel * capacity + row) * W, W, capacity * W};
-        },
-        [](auto&&...) {});
+    multiply_many<In::vectors>(Product<T>{d.input, a, stride, count, s.pack + at.input, s.pack + at.input_bias, units,
+                                          false, s.from_memory, unpacked<In>(s.w_ih, at.input, d.input)},
+                               [&](int64_t row, int64_t, int64_t panel, int64_t) {
+                                 return Target<T>{products + (panel * capacity + row) * W, W, capacity * W};
+                               });
     if (even && s.in_place) me.team_barrier->wait();
     return end;
   }
