@@ -312,6 +312,7 @@ def test_ratios(bench, effort):
         (bench.ratios.of_directions("lstm", effort), 1),
         (bench.ratios.of_a_call("rnn_tanh", effort), 1),
         (bench.ratios.of_weights("gru", 8, effort), 1),
+        (bench.ratios.of_turns("gru", 3, 8, effort), 2),
         (bench.ratios.of_the_peak("lstm", _core.isa(), "float64", effort), 2),
     ]:
         title, *figures = row
