@@ -105,12 +105,11 @@ $(VENV)/.sktime: $(VENV)/.made
 
 $(VENV)/.installed-bench $(VENV)/.installed-test: $(VENV)/.torch $(VENV)/.jax
 $(VENV)/.installed-test: $(VENV)/.sktime
-$(VENV)/.installed-test: EXTRAS := test,bench,examples,tensorflow
 
 # Without build isolation CMake finds the same tools each time and compiles only what changed.
 $(VENV)/.installed-%: $(SOURCES) $(VENV)/.made
-	@echo "building fastrnn and installing it with [$(or $(EXTRAS),$*)] ..."
-	$(PIP) install --quiet --no-build-isolation '.[$(or $(EXTRAS),$*)]'
+	@echo "building fastrnn and installing it with [$*] ..."
+	$(PIP) install --quiet --no-build-isolation '.[$*]'
 	@touch $@
 
 $(VENV)/.native-%: $(SOURCES) $(wildcard tests/native/*.cpp) $(VENV)/.made

@@ -1,5 +1,5 @@
-"""What fastrnn's times are to each other: what lengths save, what a second direction and a call cost, and the shares of
-the peak with each instruction set and type.
+"""What fastrnn's times are to each other: what lengths save, what a second direction and a call cost, what turns with
+PyTorch's operators do, and the shares of the peak with each instruction set and type.
 
     python bench/ratios.py
 
@@ -10,7 +10,9 @@ README.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import statistics
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
@@ -87,6 +89,37 @@ def of_a_call(cell: str, effort: Effort) -> Row:
     return title, f"{(short - (long - short) / 100) * 1e6:.1f} µs", ""
 
 
+def of_turns(cell: str, batch: int, hidden: int, effort: Effort) -> Row:
+    """fastrnn.torch in a program with other layers: two pools of threads may wait for each other."""
+    import torch
+
+    from peers.fastrnn_torch import FastrnnTorch
+
+    torch.set_num_threads(machine.cores())
+    network = FastrnnTorch.layers[cell](hidden, hidden)
+    linear, x = torch.nn.Linear(hidden, hidden), torch.randn(STEPS, batch, hidden)
+    y, dy = torch.randn_like(x).requires_grad_(), torch.ones_like(x)  # between the two
+    own, others = list(network.parameters()), list(linear.parameters())
+
+    def learn(call: Callable[[], Any], known: list[Any]) -> None:
+        torch.autograd.grad(call(), known, dy)
+
+    def both() -> Any:
+        return linear(network(x)[0])
+
+    with torch.inference_mode():
+        one, other, turns, _ = medians(effort, lambda: network(x), lambda: linear(x), both)
+    inference = turns / (one + other)
+    one, other, turns, _ = medians(
+        effort,
+        lambda: learn(lambda: network(x)[0], own),
+        lambda: learn(lambda: linear(y), [y, *others]),
+        lambda: learn(both, own + others),
+    )
+    title = f"{CELL_LABELS[cell]}, {batch}, {hidden}: fastrnn.torch and a linear layer in turns, time over both alone"
+    return title, f"{inference:.2f}", f"{turns / (one + other):.2f}"
+
+
 def of_weights(cell: str, hidden: int, effort: Effort) -> Row:
     """Of one sequence, from what ten times as many steps take: with one input next to nothing but W_hh is read."""
     case = Case(cell, "inference", Shape(1, hidden, 1), STEPS, "float32")
@@ -126,6 +159,12 @@ def rows(effort: Effort) -> Iterator[Row]:
     fastrnn.set_num_threads(threads)
     for cell in CELLS:
         yield of_a_call(cell, effort)
+    if importlib.util.find_spec("torch"):
+        for shape in ((1, 128), (64, 256)):
+            for cell in CELLS:
+                yield of_turns(cell, *shape, effort)
+    else:
+        print("fastrnn.torch was left out, for want of torch; pip install torch", file=sys.stderr)
     for hidden in (128, 256, 512, 1024):
         for cell in CELLS:
             yield of_weights(cell, hidden, effort)

@@ -1,8 +1,10 @@
 """The benchmark: it measures what it says, does not time wrong answers, and its results can be read and drawn."""
 
 import importlib.util
+import inspect
 import json
 import math
+import os
 import re
 import statistics
 import subprocess
@@ -20,7 +22,7 @@ import fastrnn
 from fastrnn import _core
 
 BENCH = Path(__file__).parents[1] / "bench"
-FILES = [path.stem for path in BENCH.glob("*.py") if path.stem != "plot"]
+FILES = [path.stem for path in BENCH.glob("*.py") if path.stem not in ("plot", "keras_steps")]
 CELLS = ["lstm", "gru", "gru_reset_before", "rnn_tanh", "rnn_relu", "rnn_sigmoid"]
 MODES = ["inference", "training", "streaming", "inference-lengths", "training-lengths"]
 PACKED, TAKE_PACKED = ["inference-packed", "training-packed"], ["pytorch", "fastrnn-torch"]
@@ -312,6 +314,7 @@ def test_ratios(bench, effort):
         (bench.ratios.of_directions("lstm", effort), 1),
         (bench.ratios.of_a_call("rnn_tanh", effort), 1),
         (bench.ratios.of_weights("gru", 8, effort), 1),
+        (bench.ratios.of_turns("gru", 3, 8, effort), 2),
         (bench.ratios.of_the_peak("lstm", _core.isa(), "float64", effort), 2),
     ]:
         title, *figures = row
@@ -323,6 +326,51 @@ def test_ratios(bench, effort):
             True,
             proportions == 2,
         ]
+
+
+def test_programs(bench, tmp_path, monkeypatch, capsys):
+    """Both ways in turns; what a program says of itself; one that fails stops all."""
+    program = """
+    import sys
+    backend, picture = sys.argv[2], sys.argv[4]
+    if backend != WRONG:
+        print(f"accuracy on names not seen in training: {len(backend)}%")
+    open(picture, "w").close()
+    """
+    monkeypatch.setattr(bench.programs, "FOLDER", tmp_path)
+    source = inspect.cleandoc(program)
+    (tmp_path / "torch_names.py").write_text(source.replace("WRONG", "None"))
+    bench.programs.main(["torch_names", "--rounds", "2"])
+    table, log = capsys.readouterr()
+    assert re.search(r"torch_names \| 7% \| 5% \| \d+\.\d s \| \d+\.\d s \| \d+\.\d\d \|", table)
+    assert re.findall(r"torch_names, (\w+): (\d)", log) == [
+        ("fastrnn", "1"),
+        ("stock", "1"),
+        ("stock", "2"),
+        ("fastrnn", "2"),
+    ]
+    (tmp_path / "torch_names.py").write_text(source.replace("WRONG", "'stock'"))
+    with pytest.raises(SystemExit, match="torch_names --backend stock failed"):
+        bench.programs.main(["torch_names"])
+    with pytest.raises(SystemExit):
+        bench.programs.main(["no_such_program"])
+
+
+def test_keras_steps():
+    for module in ("torch", "keras"):
+        pytest.importorskip(module)
+    done = subprocess.run(
+        [sys.executable, str(BENCH / "keras_steps.py"), "--quick"],
+        env=os.environ | {"KERAS_BACKEND": "torch"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"\| torch \| (\w+) \| [\d.]+ ms \| [\d.]+ ms \| [\d.]+ \|", done.stdout) == [
+        "LSTM",
+        "GRU",
+        "SimpleRNN",
+    ]
 
 
 # ---------------------------------------------------------------------------------------------------- right answers

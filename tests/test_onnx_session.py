@@ -246,7 +246,8 @@ def test_defaults_of_functions():
     around = helper.make_function("own", "Around", layer.input, layer.output, [handing], model.opset_import, ["where"])
     model.functions.append(around)
     outer.op_type = "Around"
-    session = ours(model)
+    with pytest.warns(UserWarning, match="the_node: it is in the function Layer"):
+        session = ours(model)
     assert session.replaced.left == {"the_node": "it is in the function Layer"}
     assert_same(session, stock(model), models.feed(call), 0)
     around.attribute_proto.append(helper.make_attribute("where", "reverse"))
@@ -513,22 +514,32 @@ def test_a_function_of_another_opset():
     model.functions[0].node[0].attribute.remove(
         next(a for a in model.functions[0].node[0].attribute if a.name == "layout")
     )
-    session = ours(model)
+    with pytest.warns(UserWarning, match="ONNX Runtime runs these nodes itself: the_node: it is in the function Layer"):
+        session = ours(model)
     assert session.replaced.left == {"the_node": "it is in the function Layer"}
     assert_same(session, stock(model), models.feed(call), 0)
 
 
 def test_what_stays_with_onnxruntime():
-    """And why: an old opset has other operators."""
+    """And why."""
     call = models.make_call("GRU", layout=None)
     model = models.single(call)
     model.graph.node[0].attribute.append(helper.make_attribute("activation_alpha", [1.0]))
     model.graph.node[0].attribute.append(helper.make_attribute("activations", ["Affine", "Tanh"]))
-    session = ours(model)
+    with pytest.warns(UserWarning, match="the_node: activations") as caught:
+        session = ours(model)
+    assert [warning.filename for warning in caught] == [__file__]
     assert not session.replaced.swapped
     assert "Affine needs an activation_alpha" in session.replaced.left["the_node"]
     assert str(session.replaced).startswith("swapped nothing; left to ONNX Runtime the_node: activations")
     assert_same(session, stock(model), models.feed(call), 0)
+
+
+def test_an_opset_before_the_present_operators():
+    call = models.make_call("LSTM", layout=None)
+    model, replaced = rewrite(models.single(call, opset=6), 0)
+    assert replaced.left == {"the_node": "it is of opset 6, before 7"} and not replaced.swapped
+    assert model.graph.node[0].domain == ""
 
 
 def refusal(session, model):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import threading
+import warnings
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,9 +37,9 @@ class InferenceSession(onnxruntime.InferenceSession):
 
     All else is ONNX Runtime's: the other nodes, DynamicQuantizeLSTM among them, `run` and `run_with_iobinding`, inputs,
     outputs, options, errors. Nodes in the bodies of If, Loop and Scan are served too, and those in a model's own
-    functions, which are inlined. Weights that are initializers are packed once; those that the model computes, in each
-    call. A session can be used in many threads at once. ThresholdedRelu without an activation_alpha has 1, as
-    specified; ONNX Runtime takes 0.
+    functions, which are inlined; one that cannot be served ONNX Runtime runs, and a warning says why. Weights that are
+    initializers are packed once; those that the model computes, in each call. A session can be used in many threads at
+    once. ThresholdedRelu without an activation_alpha has 1, as specified; ONNX Runtime takes 0.
 
     Args:
         path_or_bytes: the path of an ONNX model, the model as bytes, or an `onnx.ModelProto`. It is not changed.
@@ -76,6 +77,9 @@ class InferenceSession(onnxruntime.InferenceSession):
             _let_threads_sleep(options)
         with _operators_in(options, self._folder):
             super().__init__(given, options, providers, provider_options, **kwargs)
+        if self.replaced.left:
+            reasons = "; ".join(f"{name}: {why}" for name, why in self.replaced.left.items())
+            warnings.warn(f"fastrnn.onnx: ONNX Runtime runs these nodes itself: {reasons}", stacklevel=2)
 
     def set_providers(self, providers: Any = None, provider_options: Any = None) -> None:
         """As in ONNX Runtime."""
