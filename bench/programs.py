@@ -3,7 +3,8 @@
     python bench/programs.py                                     all of them, in ten minutes or more
     python bench/programs.py torch_names torch_speech --rounds 5
 
-A program's time has all of it: imports, data, compilation, training, the picture. Prints a table for examples/README.md.
+A program's time has all of it: imports, data, compilation, training, the picture. Prints a table for
+examples/README.md.
 """
 
 from __future__ import annotations
@@ -36,9 +37,11 @@ BACKENDS = ("fastrnn", "stock")
 
 def run(program: str, backend: str, folder: str) -> tuple[float, str]:
     """Seconds that it took, and how good it became."""
-    command = [sys.executable, str(FOLDER / f"{program}.py"), "--backend", backend, "--picture", f"{folder}/{program}.png"]
+    options = "--backend", backend, "--picture", f"{folder}/{program}.png"
+    command = [sys.executable, str(FOLDER / f"{program}.py"), *options]
+    variables = {"KERAS_BACKEND": "torch"} | os.environ
     begin = time.perf_counter()
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env={"KERAS_BACKEND": "torch"} | os.environ)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=variables)
     seconds = time.perf_counter() - begin
     found = re.findall(METRICS[program], done.stdout)
     if done.returncode or not found:
@@ -57,7 +60,8 @@ def row(program: str, rounds: int) -> str:
                 readings[backend].append(seconds)
                 print(f"{seconds:.1f} s, {metrics[backend]}", file=sys.stderr, flush=True)
     ours, stock = (statistics.median(readings[backend]) for backend in BACKENDS)
-    cells = program, *(metrics[backend] for backend in BACKENDS), f"{ours:.1f} s", f"{stock:.1f} s", f"{stock / ours:.2f}"
+    times = f"{ours:.1f} s", f"{stock:.1f} s", f"{stock / ours:.2f}"
+    cells = program, *(metrics[backend] for backend in BACKENDS), *times
     return f"| {' | '.join(cells)} |"
 
 

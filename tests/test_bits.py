@@ -113,6 +113,19 @@ def test_bits_do_not_depend_on_fetching_ahead(cell, hidden, isa):
     assert_same_bits(few, {name: a[:, :5] for name, a in whole.items()}, "in a batch of 5")
 
 
+@every_dtype
+def test_bits_do_not_depend_on_pairs_of_panels(dtype, isa):
+    """In which the input product of long rows goes, where there are more than two of them."""
+    layer = Native("rnn_tanh", 700, 10 * H, dtype=dtype)
+    data = make_data(layer, 1, 40)
+    for threads, partition in WAYS[:3]:
+        share_work(threads, partition)
+        whole = of_rows(layer, data)
+        for rows in (1, 2, 3, 7, 29):
+            few = of_rows(layer, data.rows(slice(rows)))
+            assert_same_bits(few, {name: a[:, :rows] for name, a in whole.items()}, f"in a batch of {rows}")
+
+
 POISONED = ["x", "h0", "c0", "dy", "dh_n", "dc_n"]
 
 

@@ -538,7 +538,8 @@ def test_what_stays_with_onnxruntime():
 def test_an_opset_before_the_present_operators():
     call = models.make_call("LSTM", layout=None)
     model, replaced = rewrite(models.single(call, opset=6), 0)
-    assert replaced.left == {"the_node": "it is of opset 6, before 7"} and not replaced.swapped
+    assert replaced.left == {"the_node": "it is of opset 6, before 7"}
+    assert not replaced.swapped
     assert model.graph.node[0].domain == ""
 
 

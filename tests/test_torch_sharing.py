@@ -169,8 +169,8 @@ def test_where_openmp_gives_fewer_threads_than_it_promised():
 def test_alternating_with_operators(torch_threads):
     """A layer and a linear layer in turns take no longer than the two alone: their threads do not wait for each other.
 
-    The bound leaves room for a busy machine; bench/ratios.py has the exact figure. With two pools that spin against each
-    other it takes up to twice as long.
+    The bound leaves room for a busy machine; bench/ratios.py has the exact figure. With two pools that spin against
+    each other it takes up to twice as long.
     """
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("needs two processors")
