@@ -528,6 +528,69 @@ def test_forward_mode():
 
 
 @every_kind
+def test_vmap_over_inputs(kind):
+    """One call in inference, of what is mapped by one `vmap` in another, too; a call for each where there are gradients."""
+    ours = OURS[kind](3, 4, 2, bidirectional=True)
+    x, lengths = torch.randn(2, 3, 6, 2, 3), torch.tensor([[6, 0], [2, 5], [1, 1]])
+    states = [torch.randn(2, 4, 2, 4) for _ in range(1 + (kind == "LSTM"))]
+
+    def run(x, lengths, *states):
+        return flat(ours(x, as_state(states), lengths=lengths))
+
+    def mapped():
+        """The results, and how many calls it took; states are mapped by the outer vmap alone, lengths by the inner."""
+        before = fastrnn.native_calls()
+        inner = vmap(run, (0, 0, *[None] * len(states)))
+        found = vmap(inner, (0, None, *[0] * len(states)))(x, lengths, *states)
+        return found, fastrnn.native_calls() - before
+
+    each = [run(x[i, k], lengths[k], *(s[i] for s in states)) for i in range(2) for k in range(3)]
+    expected = [torch.stack(parts).unflatten(0, (2, 3)) for parts in zip(*each, strict=True)]
+    for mode, wanted, calls in (
+        (torch.enable_grad, "weights", 6),
+        (torch.no_grad, "weights", 1),
+        (torch.inference_mode, "weights", 1),
+        (torch.enable_grad, "nothing", 1),
+        (torch.enable_grad, "x", 6),
+    ):
+        ours.requires_grad_(wanted == "weights")
+        x.requires_grad_(wanted == "x")
+        with mode():
+            found, taken = mapped()
+        assert taken == calls
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    (gradient,) = torch.autograd.grad(found[0].square().sum(), x)
+    alone = x[1, 2].detach().requires_grad_()
+    y = run(alone, lengths[2], *(s[1] for s in states))[0]
+    assert torch.equal(gradient[1, 2], torch.autograd.grad(y.square().sum(), alone)[0])
+
+
+@every_kind
+def test_vmap_over_sequences(kind):
+    """Each without an axis for a batch, which the mapped axis becomes."""
+    ours = OURS[kind](3, 4)
+    x, before = torch.randn(7, 5, 3), fastrnn.native_calls()
+    with torch.no_grad():
+        found = vmap(lambda x: flat(ours(x)))(x)
+        assert fastrnn.native_calls() == before + 1
+        for a, b in zip(found, flat(ours(x.transpose(0, 1))), strict=True):
+            assert torch.equal(a, b.transpose(0, 1))
+
+
+@every_kind
+def test_what_a_transform_leaves_behind(kind):
+    """A tensor that outlives its `grad` is what it was made of."""
+    stock, ours = twins(kind, 3, 4)
+    left, states = [], [torch.randn(1, 2, 4) for _ in range(1 + (kind == "LSTM"))]
+    given = torch.randn(5, 2, 3), *states
+    grad(lambda *given: (left.extend(given), given[0].sum())[1], tuple(range(len(given))))(*given)
+    for mode in (torch.enable_grad, torch.no_grad):
+        with mode():
+            for a, b in zip(*(flat(m(left[0], as_state(left[1:]))) for m in (ours, stock)), strict=True):
+                torch.testing.assert_close(a, b)
+
+
+@every_kind
 @pytest.mark.parametrize("low", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("given", ["float32", "low"])
 def test_autocast(kind, low, given):

@@ -407,10 +407,11 @@ def operate(
     *options: Any,
 ) -> list[Tensor]:
     """y, h_n and c_n of `torch.ops.fastrnn.forward`, with derivatives, in whatever PyTorch is doing."""
-    if not torch.compiler.is_compiling() and peek_interpreter_stack() is not None:
+    known = [t for t in (x, h0, c0, *weights) if t is not None]
+    transformed = not torch.compiler.is_compiling() and peek_interpreter_stack() is not None
+    if transformed and _transforms.differentiated(known):
         *results, _ = _transforms.Forward.apply(x, h0, c0, lengths, seed, options, *weights)
     else:
-        known = [t for t in (x, h0, c0, *weights) if t is not None]
         tape = torch.is_grad_enabled() and any(t.requires_grad for t in known)
         *results, _ = _ops.forward(x, weights, h0, c0, lengths, seed, *options, tape or seed is not None)
     return results
