@@ -441,10 +441,15 @@ def _lengths(value: Any, shape: torch.Size, batch_first: bool, device: torch.dev
 
 
 def _warn_once(kind: str, reason: str) -> None:
-    if torch.compiler.is_compiling() or reason in _warned:
+    if reason in _warned:
         return
     _warned.add(reason)
     warnings.warn(f"fastrnn.torch.{kind}: PyTorch's own path ran, not fastrnn's kernels, for {reason}", stacklevel=2)
+
+
+# A compiled program warns while it is traced. This is all that `torch.compiler.assume_constant_result` does, beside
+# importing the compiler.
+_warn_once._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 class Prepared:
