@@ -170,56 +170,61 @@ class _Recurrent(RNNBase):
         ):
             return None
         net = self._network(dtype)
-        shape = x.shape
-        if batch_sizes is not None:
-            steps = len(batch_sizes)
-        elif len(shape) in (2, 3):
-            steps = shape[1 if net.batch_first and len(shape) == 3 else 0]
-        else:
-            return None
-        if shape[-1] != net.input or not steps:
-            return None
-
-        weights = self._weights()
-        if self._packed is None or weights[0].dtype is not dtype:
-            if len(weights) != len(net.shapes):
+        try:
+            shape = x.shape
+            if batch_sizes is not None:
+                steps = len(batch_sizes)
+            elif len(shape) in (2, 3):
+                steps = shape[1 if net.batch_first and len(shape) == 3 else 0]
+            else:
                 return None
-            for weight, wanted in zip(weights, net.shapes, strict=True):
-                if (
-                    type(weight) not in _PLAIN
-                    or weight.dtype is not dtype
-                    or weight.shape != wanted
-                    or not weight.is_cpu
-                    or not weight.is_contiguous()
-                    or weight.is_neg()
-                ):
-                    return None
-
-        states: Any = ()
-        if hx is not None:
-            states = hx if net.has_cell else (hx,)
-            if not isinstance(states, (tuple, list)) or len(states) != 1 + net.has_cell:
+            if shape[-1] != net.input or not steps:
                 return None
-            batch = _ops.batch_axis(net, shape, batch_sizes)
-            for state, width in zip(states, (net.output, net.hidden), strict=False):
-                if (
-                    type(state) not in _PLAIN
-                    or state.dtype is not dtype
-                    or state.shape != (net.states, *batch, width)
-                    or not state.is_cpu
-                ):
+
+            weights = self._weights()
+            if self._packed is None or weights[0].dtype is not dtype:
+                if len(weights) != len(net.shapes):
                     return None
-            states = [state.contiguous().resolve_neg() for state in states]
+                for weight, wanted in zip(weights, net.shapes, strict=True):
+                    if (
+                        type(weight) not in _PLAIN
+                        or weight.dtype is not dtype
+                        or weight.shape != wanted
+                        or not weight.is_cpu
+                        or not weight.is_contiguous()
+                        or weight.is_neg()
+                    ):
+                        return None
+
+            states: Any = ()
+            if hx is not None:
+                states = hx if net.has_cell else (hx,)
+                if not isinstance(states, (tuple, list)) or len(states) != 1 + net.has_cell:
+                    return None
+                batch = _ops.batch_axis(net, shape, batch_sizes)
+                for state, width in zip(states, (net.output, net.hidden), strict=False):
+                    if (
+                        type(state) not in _PLAIN
+                        or state.dtype is not dtype
+                        or state.shape != (net.states, *batch, width)
+                        or not state.is_cpu
+                    ):
+                        return None
+                states = [state.contiguous().resolve_neg() for state in states]
+        except RuntimeError:  # nested and sparse tensors have no such notions
+            return None
         h0, c0 = (*states, None, None)[:2]
         if lengths is not None:
             lengths = _lengths(lengths, shape, net.batch_first, x.device)
-            _ops.check_lengths(lengths, steps)
 
-        if net.drops or (torch.is_grad_enabled() and any(t.requires_grad for t in (x, *weights, *states))):
-            seed = int(_ops.draw_seed()) if net.drops else 0
-            y, *finals = _eager.Fused.apply(net, x, h0, c0, lengths, batch_sizes, seed, *weights)
-        else:
-            y, *finals = _ops.run(net, self._packed or weights, x, h0, c0, lengths, batch_sizes)
+        try:
+            if net.drops or (torch.is_grad_enabled() and any(t.requires_grad for t in (x, *weights, *states))):
+                seed = int(_ops.draw_seed()) if net.drops else 0
+                y, *finals = _eager.Fused.apply(net, x, h0, c0, lengths, batch_sizes, seed, *weights)
+            else:
+                y, *finals = _ops.run(net, self._packed or weights, x, h0, c0, lengths, batch_sizes)
+        except _core.Unreadable:  # what a transform left behind, or zeros without memory: PyTorch knows what they are
+            return None
         return y, tuple(finals) if net.has_cell else finals[0]
 
     def _general(self, x: Any, hx: Any, lengths: Any) -> Any:
@@ -392,6 +397,8 @@ def unserved(x: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor]) -> 
     for tensor in (x, *states, *weights):
         if tensor.layout is not torch.strided:
             return f"a tensor of layout {tensor.layout}"
+        if tensor.is_nested:
+            return "a nested tensor"
         if type(tensor) not in _PLAIN and not isinstance(tensor, _TRACED):
             return f"a tensor of {type(tensor).__name__}"
     return None
