@@ -165,6 +165,34 @@ def test_a_graph_is_used_twice_or_freed():
         torch.autograd.grad(loss, x)
 
 
+@every_kind
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # of PyTorch's own operators
+def test_batches_of_gradients(kind):
+    """`is_grads_batched`, and what is made of it: whole Jacobian matrices, and Hessian matrices, at once."""
+    ours = OURS[kind](2, 3, dtype=torch.float64)
+    x = torch.randn(3, 2, 2, dtype=torch.float64)
+
+    def states(x):
+        return flat(ours(x, lengths=[3, 2]))[1:]
+
+    def last(x):
+        return states(x)[-1].square().sum()
+
+    def of_packed(x):
+        return ours(torch.nn.utils.rnn.pack_padded_sequence(x, [3, 1]))[0].data
+
+    for function in (states, of_packed):
+        found, expected = (torch.autograd.functional.jacobian(function, x, vectorize=v) for v in (True, False))
+        torch.testing.assert_close(found, expected)
+    found, expected = (torch.autograd.functional.hessian(last, x, vectorize=v) for v in (True, False))
+    torch.testing.assert_close(found, expected)
+    y, dy = ours(x)[0], torch.randn(4, 3, 2, 3, dtype=torch.float64)
+    batch = torch.autograd.grad(y, list(ours.parameters()), dy, is_grads_batched=True, retain_graph=True)
+    each = [torch.autograd.grad(y, list(ours.parameters()), d, retain_graph=True) for d in dy]
+    for a, b in zip(batch, zip(*each, strict=True), strict=True):
+        assert torch.equal(a, torch.stack(b))
+
+
 @pytest.mark.parametrize("which", ["weights", "x", "y"])
 def test_writes_between_forward_and_backward_are_seen(which):
     ours = OURS["GRU"](3, 4)
