@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch._C import _get_tracing_state, _is_any_autocast_enabled, _len_torch_dispatch_stack
@@ -229,20 +230,43 @@ class _Recurrent(RNNBase):
 
     def _general(self, x: Any, hx: Any, lengths: Any) -> Any:
         """Everything else: the operators where the kernels serve the call, or PyTorch's own path."""
-        states = () if hx is None else tuple(hx) if isinstance(hx, (tuple, list)) else (hx,)
-        right = all(isinstance(t, Tensor) for t in (x, *states)) and x.dim() in (2, 3)
-        if not right or any(s.dim() != x.dim() for s in states):
+        states = self._states(hx)
+        right = all(isinstance(t, Tensor) for t in (x, *states, *self._weights())) and x.dim() in (2, 3)
+        if not right or any(s.dim() != x.dim() for s in states) or (hx is not None and not states):
             return STOCK[self._kind].forward(self, x, hx)  # raises
         if lengths is not None:
             lengths = _lengths(lengths, x.shape, self.batch_first, x.device)
         if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             return self._autocast(x, hx, states, lengths)
+        self._check_weights()
         reason = unserved(x, states, self._weights())
         if reason is not None:
             result = self._stock(x, hx, states, lengths)
             _warn_once(self._kind, reason)
             return result
         return self._traced(x, hx, states, lengths)
+
+    def _states(self, hx: Any) -> tuple[Any, ...]:
+        """What a call has in place of h and, in an LSTM, c."""
+        pair = self._kind == "LSTM" and isinstance(hx, (tuple, list))
+        return () if hx is None else tuple(hx) if pair else (hx,)
+
+    def _check_weights(self) -> None:
+        """Raises RuntimeError unless the weights in place are of one type and of the module's own sizes: `torch.nn.LSTM`
+        does not look, and crashes."""
+        if torch.compiler.is_compiling():
+            return  # the operator looks
+        weights = self._weights()
+        dtype, device = weights[0].dtype, weights[0].device
+        wanted = self._network(dtype).spec.parameter_shapes()
+        if len(weights) != len(wanted):
+            raise RuntimeError(f"there must be {len(wanted)} weights, got {len(weights)}")
+        for weight, (name, shape) in zip(weights, wanted, strict=True):
+            if weight.dtype != dtype or weight.device != device or tuple(weight.shape) != shape:
+                raise RuntimeError(
+                    f"{name} must be {dtype} {shape} on {device}, "
+                    f"got {weight.dtype} {tuple(weight.shape)} on {weight.device}"
+                )
 
     def _state_shapes(self, rows: Any) -> list[tuple[Any, ...]]:
         """Of h and, in an LSTM, c."""
@@ -329,9 +353,21 @@ class _Recurrent(RNNBase):
         if lengths is not None:
             raise ValueError("lengths: a PackedSequence has its own")
         data, batch_sizes, sorted_indices, unsorted_indices = packed
-        states = () if hx is None else tuple(hx) if isinstance(hx, (tuple, list)) else (hx,)
-        if data.dim() != 2 or any(not isinstance(s, Tensor) or s.dim() != 3 for s in states):
+        states = self._states(hx)
+        right = all(isinstance(t, Tensor) for t in (data, batch_sizes, *states, *self._weights()))
+        if (
+            not right
+            or data.dim() != 2
+            or data.shape[1] != self.input_size
+            or batch_sizes.dim() != 1
+            or batch_sizes.dtype != torch.int64
+            or (hx is not None and [tuple(s.shape) for s in states] != self._state_shapes(int(batch_sizes[0])))
+        ):
             return STOCK[self._kind].forward(self, packed, hx)  # raises
+        if not _is_any_autocast_enabled():
+            if any(t.dtype != self._weights()[0].dtype for t in (data, *states)):
+                return STOCK[self._kind].forward(self, packed, hx)  # raises
+            self._check_weights()
         reason = unserved(data, states, self._weights())
         if reason is not None and self._cell() in _WITH_OPERATOR:
             result = STOCK[self._kind].forward(self, packed, hx)
@@ -430,9 +466,11 @@ def _lengths(value: Any, shape: torch.Size, batch_first: bool, device: torch.dev
     Raises TypeError or ValueError unless there is an integer for each row.
     """
     check_unmasked("lengths", value)
+    if isinstance(value, np.ndarray):  # a copy: PyTorch takes no negative strides, and warns of memory to be read only
+        value = np.array(value, order="C")
     try:
         lengths = value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise TypeError(f"lengths must be integers, got {type(value).__name__}") from error
     if lengths.is_floating_point() and lengths.numel() == 0:
         lengths = lengths.long()  # PyTorch's type for []
