@@ -412,6 +412,21 @@ def test_compiled_with_inductor():
     torch.testing.assert_close(compiled(x), model(x))
 
 
+def test_compiled_with_inductor_for_all_lengths():
+    """With a state, lengths and gradients: here, too, the second compilation is the last."""
+    counter = CompileCounterWithBackend("inductor")
+    model = Tagger(OURS["LSTM"](3, 4))
+    compiled = torch.compile(model, fullgraph=True, backend=counter)
+    for steps, rows in ((5, 2), (7, 4), (40, 9), (3, 5)):
+        x, lengths = torch.randn(steps, rows, 3, requires_grad=True), torch.randint(0, steps + 1, (rows,))
+        states = [torch.randn(1, rows, 4, requires_grad=True) for _ in range(2)]
+        sources = [x, *states, *model.parameters()]
+        results = [torch.autograd.grad(m(x, as_state(states), lengths), sources) for m in (compiled, model)]
+        for a, b in zip(*results, strict=True):
+            torch.testing.assert_close(a, b)
+    assert counter.frame_count == 2
+
+
 @every_kind
 def test_compiled_with_everything(kind):
     """State, lengths, one sequence, inference."""
@@ -509,53 +524,6 @@ def test_vmap(kind):
 
 
 @every_kind
-@pytest.mark.filterwarnings("ignore:fastrnn.torch.*forward-mode")
-def test_transforms(kind):
-    stock, ours = twins(kind, 2, 3, dtype=torch.float64)
-    x = torch.randn(4, 3, 2, dtype=torch.float64)
-    parameters = {name: p.detach() for name, p in ours.named_parameters()}
-
-    def loss_of(module):
-        return lambda p, x: functional_call(module, p, (x,))[0].square().sum()
-
-    with torch.backends.mkldnn.flags(enabled=False):  # torch.nn's fused LSTM has no rules for these
-        for transform in (
-            lambda f: grad(f)(parameters, x),
-            lambda f: vjp(f, parameters, x)[1](torch.tensor(1.0, dtype=torch.float64)),
-            lambda f: jacrev(lambda x: grad(f)(parameters, x)["weight_hh_l0"])(x),
-            lambda f: jvp(lambda x: f(parameters, x), (x,), (torch.ones_like(x),)),
-            lambda f: hessian(lambda x: f(parameters, x))(x),
-            lambda f: jacrev(jacrev(lambda x: f(parameters, x)))(x),
-            lambda f: grad(lambda x: grad(lambda p: f(p, x))(parameters)["weight_hh_l0"].square().sum())(x),
-        ):
-            torch.testing.assert_close(transform(loss_of(ours)), transform(loss_of(stock)))
-
-    rows = [grad(loss_of(stock))(parameters, x[:, k]) for k in range(3)]  # torch.nn's LSTM has no rule for vmap
-    per_row = vmap(grad(loss_of(ours)), (None, 1))(parameters, x)
-    together = grad(lambda p: vmap(loss_of(ours), (None, 1))(p, x).sum())(parameters)
-    for name in parameters:
-        expected = torch.stack([row[name] for row in rows])
-        torch.testing.assert_close(per_row[name], expected)
-        torch.testing.assert_close(together[name], expected.sum(0))
-
-
-@pytest.mark.filterwarnings("ignore:fastrnn.torch.*forward-mode")
-def test_forward_mode():
-    ours = OURS["LSTM"](2, 3, dtype=torch.float64)
-    x, t = torch.randn(4, 2, 2, dtype=torch.float64), torch.randn(4, 2, 2, dtype=torch.float64)
-    with torch.autograd.forward_ad.dual_level():
-        y = ours(torch.autograd.forward_ad.make_dual(x, t))[0]
-        tangent = torch.autograd.forward_ad.unpack_dual(y).tangent
-    step = 1e-6
-    torch.testing.assert_close(
-        tangent, (ours(x + step * t)[0] - ours(x - step * t)[0]) / (2 * step), rtol=1e-6, atol=1e-8
-    )
-
-
-# ------------------------------------------------------------------------------------------------------------ autocast
-
-
-@every_kind
 def test_vmap_over_inputs(kind):
     """One call in inference, of what is mapped by one `vmap` in another, too; a call for each where there are gradients."""
     ours = OURS[kind](3, 4, 2, bidirectional=True)
@@ -616,6 +584,53 @@ def test_what_a_transform_leaves_behind(kind):
         with mode():
             for a, b in zip(*(flat(m(left[0], as_state(left[1:]))) for m in (ours, stock)), strict=True):
                 torch.testing.assert_close(a, b)
+
+
+@every_kind
+@pytest.mark.filterwarnings("ignore:fastrnn.torch.*forward-mode")
+def test_transforms(kind):
+    stock, ours = twins(kind, 2, 3, dtype=torch.float64)
+    x = torch.randn(4, 3, 2, dtype=torch.float64)
+    parameters = {name: p.detach() for name, p in ours.named_parameters()}
+
+    def loss_of(module):
+        return lambda p, x: functional_call(module, p, (x,))[0].square().sum()
+
+    with torch.backends.mkldnn.flags(enabled=False):  # torch.nn's fused LSTM has no rules for these
+        for transform in (
+            lambda f: grad(f)(parameters, x),
+            lambda f: vjp(f, parameters, x)[1](torch.tensor(1.0, dtype=torch.float64)),
+            lambda f: jacrev(lambda x: grad(f)(parameters, x)["weight_hh_l0"])(x),
+            lambda f: jvp(lambda x: f(parameters, x), (x,), (torch.ones_like(x),)),
+            lambda f: hessian(lambda x: f(parameters, x))(x),
+            lambda f: jacrev(jacrev(lambda x: f(parameters, x)))(x),
+            lambda f: grad(lambda x: grad(lambda p: f(p, x))(parameters)["weight_hh_l0"].square().sum())(x),
+        ):
+            torch.testing.assert_close(transform(loss_of(ours)), transform(loss_of(stock)))
+
+    rows = [grad(loss_of(stock))(parameters, x[:, k]) for k in range(3)]  # torch.nn's LSTM has no rule for vmap
+    per_row = vmap(grad(loss_of(ours)), (None, 1))(parameters, x)
+    together = grad(lambda p: vmap(loss_of(ours), (None, 1))(p, x).sum())(parameters)
+    for name in parameters:
+        expected = torch.stack([row[name] for row in rows])
+        torch.testing.assert_close(per_row[name], expected)
+        torch.testing.assert_close(together[name], expected.sum(0))
+
+
+@pytest.mark.filterwarnings("ignore:fastrnn.torch.*forward-mode")
+def test_forward_mode():
+    ours = OURS["LSTM"](2, 3, dtype=torch.float64)
+    x, t = torch.randn(4, 2, 2, dtype=torch.float64), torch.randn(4, 2, 2, dtype=torch.float64)
+    with torch.autograd.forward_ad.dual_level():
+        y = ours(torch.autograd.forward_ad.make_dual(x, t))[0]
+        tangent = torch.autograd.forward_ad.unpack_dual(y).tangent
+    step = 1e-6
+    torch.testing.assert_close(
+        tangent, (ours(x + step * t)[0] - ours(x - step * t)[0]) / (2 * step), rtol=1e-6, atol=1e-8
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------ autocast
 
 
 @every_kind
