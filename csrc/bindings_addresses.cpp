@@ -12,6 +12,40 @@ struct Address {
   void* pointer = nullptr;
 };
 
+// A tensor whose memory is not there.
+struct Unreadable : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+// What a method of a tensor's returns.
+py::object ask(py::handle tensor, PyObject* method) {
+  py::object answer = py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(tensor.ptr(), method));
+  if (!answer) throw py::error_already_set();
+  return answer;
+}
+
+// Where a tensor lies. One whose storage is empty, as after untyped_storage().resize_(0), tells its offset: a number so
+// small for an address that there it pays to look.
+void* address_of(py::handle tensor) {
+  static PyObject* const data_ptr = PyUnicode_InternFromString("data_ptr");
+  static PyObject* const storage_offset = PyUnicode_InternFromString("storage_offset");
+  try {
+    void* const address = PyLong_AsVoidPtr(ask(tensor, data_ptr).ptr());
+    if (!address && PyErr_Occurred()) throw py::error_already_set();
+    if (reinterpret_cast<uintptr_t>(address) < uintptr_t{1} << 32) {
+      const bool may_be_offset = !address || ask(tensor, storage_offset).cast<int64_t>() > 0;
+      if (may_be_offset && tensor.attr("numel")().cast<int64_t>() > 0 &&
+          !tensor.attr("untyped_storage")().attr("data_ptr")().cast<uintptr_t>()) {
+        throw Unreadable("fastrnn: a tensor has no memory, or none any more");
+      }
+    }
+    return address;
+  } catch (const py::error_already_set& error) {
+    if (!error.matches(PyExc_RuntimeError)) throw;
+    throw Unreadable(py::str(error.value()));  // of what has no memory of its own
+  }
+}
+
 }  // namespace
 }  // namespace fastrnn::python
 
@@ -19,13 +53,9 @@ template <> struct pybind11::detail::type_caster<fastrnn::python::Address> {
   PYBIND11_TYPE_CASTER(fastrnn::python::Address, const_name("int | Tensor | None"));
 
   bool load(handle source, bool) {
-    static PyObject* const data_ptr = PyUnicode_InternFromString("data_ptr");
     if (source.is_none()) return true;
-    object number = reinterpret_borrow<object>(source);
-    if (!PyLong_Check(source.ptr())) {
-      number = reinterpret_steal<object>(PyObject_CallMethodNoArgs(source.ptr(), data_ptr));
-    }
-    if (number) value.pointer = PyLong_AsVoidPtr(number.ptr());
+    value.pointer =
+        PyLong_Check(source.ptr()) ? PyLong_AsVoidPtr(source.ptr()) : fastrnn::python::address_of(source);
     if (PyErr_Occurred()) throw error_already_set();
     return true;
   }
@@ -79,7 +109,7 @@ class Layout {
     call.packed = packed();
     call.x =
         packed() ? Strided{x.pointer, 0, strides[0], strides[1]} : strided(net_, extent_, x.pointer, shape, strides);
-    call.lengths = packed() ? lengths_.data() : static_cast<const int64_t*>(lengths.pointer);
+    call.lengths = packed() ? lengths_.data() : checked(static_cast<const int64_t*>(lengths.pointer));
     call.h0 = h0.pointer, call.c0 = c0.pointer;
     call.y = contiguous(y, net_.width());
   }
@@ -93,6 +123,17 @@ class Layout {
 
  private:
   bool packed() const { return !lengths_.empty(); }
+
+  // Lengths may lie in memory of the program's own, where they can change between a forward call and its backward call.
+  const int64_t* checked(const int64_t* lengths) const {
+    for (int64_t row = 0; lengths && row < extent_.rows; ++row) {
+      if (lengths[row] < 0 || lengths[row] > extent_.steps) {
+        throw py::value_error("lengths must be from 0 to " + std::to_string(extent_.steps) + ", got " +
+                              std::to_string(lengths[row]));
+      }
+    }
+    return lengths;
+  }
 
   const Network& net_;
   Extent extent_;
@@ -139,6 +180,7 @@ void run_backward(const Network& net, const std::vector<Address>& weights, int t
 
 void define_addresses(py::module_& m) {
   using namespace py::literals;
+  py::register_local_exception<Unreadable>(m, "Unreadable", PyExc_RuntimeError);
   m.def("tape_widths", [](const Network& net) { return tape_widths(net); }, "spec"_a);
   const auto define_forward = [&](auto* function) {
     m.def("forward_at", function, "spec"_a, "weights"_a, "threads"_a, "x"_a, "sizes"_a, "strides"_a, "batch_sizes"_a,

@@ -165,6 +165,34 @@ def test_a_graph_is_used_twice_or_freed():
         torch.autograd.grad(loss, x)
 
 
+@every_kind
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # of PyTorch's own operators
+def test_batches_of_gradients(kind):
+    """`is_grads_batched`, and what is made of it: whole Jacobian matrices, and Hessian matrices, at once."""
+    ours = OURS[kind](2, 3, dtype=torch.float64)
+    x = torch.randn(3, 2, 2, dtype=torch.float64)
+
+    def states(x):
+        return flat(ours(x, lengths=[3, 2]))[1:]
+
+    def last(x):
+        return states(x)[-1].square().sum()
+
+    def of_packed(x):
+        return ours(torch.nn.utils.rnn.pack_padded_sequence(x, [3, 1]))[0].data
+
+    for function in (states, of_packed):
+        found, expected = (torch.autograd.functional.jacobian(function, x, vectorize=v) for v in (True, False))
+        torch.testing.assert_close(found, expected)
+    found, expected = (torch.autograd.functional.hessian(last, x, vectorize=v) for v in (True, False))
+    torch.testing.assert_close(found, expected)
+    y, dy = ours(x)[0], torch.randn(4, 3, 2, 3, dtype=torch.float64)
+    batch = torch.autograd.grad(y, list(ours.parameters()), dy, is_grads_batched=True, retain_graph=True)
+    each = [torch.autograd.grad(y, list(ours.parameters()), d, retain_graph=True) for d in dy]
+    for a, b in zip(batch, zip(*each, strict=True), strict=True):
+        assert torch.equal(a, torch.stack(b))
+
+
 @pytest.mark.parametrize("which", ["weights", "x", "y"])
 def test_writes_between_forward_and_backward_are_seen(which):
     ours = OURS["GRU"](3, 4)
@@ -384,6 +412,21 @@ def test_compiled_with_inductor():
     torch.testing.assert_close(compiled(x), model(x))
 
 
+def test_compiled_with_inductor_for_all_lengths():
+    """With a state, lengths and gradients: here, too, the second compilation is the last."""
+    counter = CompileCounterWithBackend("inductor")
+    model = Tagger(OURS["LSTM"](3, 4))
+    compiled = torch.compile(model, fullgraph=True, backend=counter)
+    for steps, rows in ((5, 2), (7, 4), (40, 9), (3, 5)):
+        x, lengths = torch.randn(steps, rows, 3, requires_grad=True), torch.randint(0, steps + 1, (rows,))
+        states = [torch.randn(1, rows, 4, requires_grad=True) for _ in range(2)]
+        sources = [x, *states, *model.parameters()]
+        results = [torch.autograd.grad(m(x, as_state(states), lengths), sources) for m in (compiled, model)]
+        for a, b in zip(*results, strict=True):
+            torch.testing.assert_close(a, b)
+    assert counter.frame_count == 2
+
+
 @every_kind
 def test_compiled_with_everything(kind):
     """State, lengths, one sequence, inference."""
@@ -478,6 +521,69 @@ def test_vmap(kind):
     parameters, _ = stack_module_state(ensemble)
     found = vmap(lambda p: functional_call(ensemble[0], p, fixed)[0])(parameters)
     torch.testing.assert_close(found, torch.stack([m(fixed)[0] for m in ensemble]))
+
+
+@every_kind
+def test_vmap_over_inputs(kind):
+    """One call in inference, of what is mapped by one `vmap` in another, too; a call for each where there are gradients."""
+    ours = OURS[kind](3, 4, 2, bidirectional=True)
+    x, lengths = torch.randn(2, 3, 6, 2, 3), torch.tensor([[6, 0], [2, 5], [1, 1]])
+    states = [torch.randn(2, 4, 2, 4) for _ in range(1 + (kind == "LSTM"))]
+
+    def run(x, lengths, *states):
+        return flat(ours(x, as_state(states), lengths=lengths))
+
+    def mapped():
+        """The results, and how many calls it took; states are mapped by the outer vmap alone, lengths by the inner."""
+        before = fastrnn.native_calls()
+        inner = vmap(run, (0, 0, *[None] * len(states)))
+        found = vmap(inner, (0, None, *[0] * len(states)))(x, lengths, *states)
+        return found, fastrnn.native_calls() - before
+
+    each = [run(x[i, k], lengths[k], *(s[i] for s in states)) for i in range(2) for k in range(3)]
+    expected = [torch.stack(parts).unflatten(0, (2, 3)) for parts in zip(*each, strict=True)]
+    for mode, wanted, calls in (
+        (torch.enable_grad, "weights", 6),
+        (torch.no_grad, "weights", 1),
+        (torch.inference_mode, "weights", 1),
+        (torch.enable_grad, "nothing", 1),
+        (torch.enable_grad, "x", 6),
+    ):
+        ours.requires_grad_(wanted == "weights")
+        x.requires_grad_(wanted == "x")
+        with mode():
+            found, taken = mapped()
+        assert taken == calls
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    (gradient,) = torch.autograd.grad(found[0].square().sum(), x)
+    alone = x[1, 2].detach().requires_grad_()
+    y = run(alone, lengths[2], *(s[1] for s in states))[0]
+    assert torch.equal(gradient[1, 2], torch.autograd.grad(y.square().sum(), alone)[0])
+
+
+@every_kind
+def test_vmap_over_sequences(kind):
+    """Each without an axis for a batch, which the mapped axis becomes."""
+    ours = OURS[kind](3, 4)
+    x, before = torch.randn(7, 5, 3), fastrnn.native_calls()
+    with torch.no_grad():
+        found = vmap(lambda x: flat(ours(x)))(x)
+        assert fastrnn.native_calls() == before + 1
+        for a, b in zip(found, flat(ours(x.transpose(0, 1))), strict=True):
+            assert torch.equal(a, b.transpose(0, 1))
+
+
+@every_kind
+def test_what_a_transform_leaves_behind(kind):
+    """A tensor that outlives its `grad` is what it was made of."""
+    stock, ours = twins(kind, 3, 4)
+    left, states = [], [torch.randn(1, 2, 4) for _ in range(1 + (kind == "LSTM"))]
+    given = torch.randn(5, 2, 3), *states
+    grad(lambda *given: (left.extend(given), given[0].sum())[1], tuple(range(len(given))))(*given)
+    for mode in (torch.enable_grad, torch.no_grad):
+        with mode():
+            for a, b in zip(*(flat(m(left[0], as_state(left[1:]))) for m in (ours, stock)), strict=True):
+                torch.testing.assert_close(a, b)
 
 
 @every_kind

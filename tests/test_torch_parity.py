@@ -18,6 +18,7 @@ from torch_cases import (  # noqa: E402
     as_state,
     as_tuple,
     assert_same,
+    failure,
     flat,
     gradients,
     in_float64,
@@ -396,6 +397,29 @@ def test_inputs_of_pytorchs_own_tests(kind, training):
             assert repr(ours) == repr(stock)
             checked += 1
     assert checked >= 4
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", KINDS)
+def test_error_inputs_of_pytorchs_own_tests(kind, dtype):
+    """The same errors, with the same messages."""
+
+    def build_and_call(module, given):
+        made = module(*given.constructor_input.args, **given.constructor_input.kwargs)
+        made(*given.forward_input.args, **given.forward_input.kwargs)
+
+    checked = 0
+    for info in module_infos():
+        if info.module_cls is not STOCK[kind] or info.module_error_inputs_func is None:
+            continue
+        for case in info.module_error_inputs_func(info, device="cpu", dtype=dtype, requires_grad=True, training=True):
+            given = case.module_error_input
+            found = failure(build_and_call, OURS[kind], given)
+            assert found == failure(build_and_call, STOCK[kind], given)
+            assert found[0] is case.error_type
+            assert re.search(case.error_regex, found[1])
+            checked += 1
+    assert checked >= 2
 
 
 def test_signatures():

@@ -243,7 +243,7 @@ def test_after_fork_with_threads():
 
 
 def test_multiprocessing():
-    """A module sent to another process by torch.multiprocessing shares its parameters."""
+    """A module sent to another process by torch.multiprocessing shares its parameters, and runs there as here."""
     out = run(f"""
         import sys
         import torch, fastrnn.torch
@@ -253,17 +253,21 @@ def test_multiprocessing():
         if __name__ == "__main__":
             layer = fastrnn.torch.LSTM(3, 4)
             layer.share_memory()
-            x = torch.ones(5, 2, 3)
-            before = layer(x)[0].detach().clone()
+            x, parameters = torch.randn(5, 2, 3).share_memory_(), list(layer.parameters())
+            before = layer(x)[0]
+            gradients = torch.autograd.grad(before.square().sum(), parameters)
+            results = [torch.zeros_like(t).share_memory_() for t in (before.detach(), *gradients)]
             context = torch.multiprocessing.get_context("spawn")
-            child = context.Process(target=torch_processes.halve, args=(layer,))
+            child = context.Process(target=torch_processes.run_and_halve, args=(layer, x, results[0], results[1:]))
             child.start()
             child.join()
             twin = torch.nn.LSTM(3, 4)
             twin.load_state_dict(layer.state_dict())
-            print(child.exitcode, torch.equal(layer(x)[0], before), torch.allclose(layer(x)[0], twin(x)[0], atol=1e-6))
+            same = all(torch.equal(a, b) for a, b in zip(results, (before, *gradients), strict=True))
+            print(child.exitcode, same)
+            print(torch.equal(layer(x)[0], before), torch.allclose(layer(x)[0], twin(x)[0], atol=1e-6))
     """)
-    assert out == ["0", "False", "True"]
+    assert out == ["0", "True", "False", "True"]
 
 
 @pytest.mark.parametrize("kind", ["LSTM", "GRU"])

@@ -31,6 +31,13 @@ def flat(result):
     return result[0], *as_tuple(result[1])
 
 
+def failure(call, *arguments, **options):
+    """The type and the message of the error that a call raises."""
+    with pytest.raises(Exception) as error:  # noqa: PT011
+        call(*arguments, **options)
+    return type(error.value), str(error.value)
+
+
 def twins(kind, *sizes, dtype=torch.float32, seed=0, **options):
     """torch.nn's module and ours with its weights."""
     torch.manual_seed(seed)

@@ -10,9 +10,14 @@ import fastrnn
 import fastrnn.torch
 
 
-def halve(layer):
-    """The parameters of a module that another process shares."""
+def run_and_halve(layer, x, y, gradients):
+    """A module whose parameters another process shares: its output and its gradients into that process's tensors; then
+    the parameters become half of what they were."""
+    output = layer(x)[0]
+    found = torch.autograd.grad(output.square().sum(), list(layer.parameters()))
     with torch.no_grad():
+        for shared, value in zip((y, *gradients), (output, *found), strict=True):
+            shared.copy_(value)
         for p in layer.parameters():
             p.mul_(0.5)
 

@@ -86,6 +86,9 @@ class _Tensor(Protocol):
 
 _Address: TypeAlias = int | _Tensor | None  # 0 and None: there is none
 
+class Unreadable(RuntimeError):
+    """A tensor has no memory: one that wraps another, or whose storage was emptied."""
+
 # Calls on addresses, for tensors that a framework owns and has checked; sizes and strides (in elements) of x. With
 # batch_sizes, the rows that each of so many steps has, x (N, I), y and the tape have those rows alone.
 def tape_widths(spec: Spec) -> list[int]: ...

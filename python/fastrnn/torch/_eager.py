@@ -3,12 +3,15 @@ than a short sequence: a call of the core, or in training an `autograd.Function`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_legacy_batchedtensor
 
+from .. import _core
 from . import _ops, _packed
 from ._ops import Network
 
@@ -45,15 +48,20 @@ class Fused(torch.autograd.Function):
         _, need_dx, need_dh0, need_dc0, *_ = ctx.needs_input_grad
         # A program's hooks may have put other tensors in the place of those that were saved: the operator checks them.
         same = _memory(*saved) == ctx.memory and ctx.layout == (x.shape, x.stride())
-        net, seed, ends = ctx.net, ctx.seed, (dy, dh_n, dc_n)
-        if same and not torch.is_grad_enabled() and plain(*ends):
-            dx, dh0, dc0, dweights = _ops.gradients(
-                net, weights, x, h0, c0, lengths, y, tape, seed, *ends, need_dx, need_dh0, batch_sizes
-            )
-        elif batch_sizes is None:
-            dx, dh0, dc0, dweights = _through_operator(net, weights, x, h0, c0, lengths, y, tape, seed, *ends, need_dx)
-        else:
-            dx, dh0, dc0, dweights = _through_padding(net, weights, x, h0, c0, batch_sizes, seed, ends)
+        net, seed = ctx.net, ctx.seed
+
+        def derivatives(*ends: Tensor | None) -> Any:
+            if same and not torch.is_grad_enabled() and plain(*ends):
+                given = net, weights, x, h0, c0, lengths, y, tape, seed
+                with suppress(_core.Unreadable):  # ends without memory, which PyTorch knows
+                    return _ops.gradients(*given, *ends, need_dx, need_dh0, batch_sizes)
+            if batch_sizes is None:
+                return _through_operator(net, weights, x, h0, c0, lengths, y, tape, seed, *ends, need_dx)
+            return _through_padding(net, weights, x, h0, c0, batch_sizes, seed, ends)
+
+        ends = dy, dh_n, dc_n
+        batched = any(d is not None and is_legacy_batchedtensor(d) for d in ends)
+        dx, dh0, dc0, dweights = _for_each(derivatives, ends) if batched else derivatives(*ends)
         return (
             None,
             dx if need_dx else None,
@@ -64,6 +72,22 @@ class Fused(torch.autograd.Function):
             None,
             *dweights,
         )
+
+
+def _for_each(derivatives: Callable[..., Any], ends: Sequence[Tensor | None]) -> tuple[Any, ...]:
+    """Of each slice of ends that `torch.autograd.grad(is_grads_batched=True)` has made one batch of, as one batch."""
+    level = torch._C._vmapmode_increment_nesting() - 1
+    torch._C._vmapmode_decrement_nesting()
+    whole = [None if d is None else torch._remove_batch_dim(d, level, 1, 0) for d in ends]
+    count = max(len(d) for d in whole if d is not None)  # of what is no batch there is 1
+    slices = [[None] * count if d is None else d.expand(count, *d.shape[1:]) for d in whole]
+
+    def together(parts: Sequence[Tensor | None]) -> Tensor | None:
+        found = [part for part in parts if part is not None]
+        return torch._add_batch_dim(torch.stack(found), 0, level) if found else None
+
+    dx, dh0, dc0, dweights = zip(*(derivatives(*each) for each in zip(*slices, strict=True)), strict=True)
+    return together(dx), together(dh0), together(dc0), [together(parts) for parts in zip(*dweights, strict=True)]
 
 
 def _memory(*tensors: Tensor | None) -> list[int]:

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch._C import _get_tracing_state, _is_any_autocast_enabled, _len_torch_dispatch_stack
@@ -170,74 +171,102 @@ class _Recurrent(RNNBase):
         ):
             return None
         net = self._network(dtype)
-        shape = x.shape
-        if batch_sizes is not None:
-            steps = len(batch_sizes)
-        elif len(shape) in (2, 3):
-            steps = shape[1 if net.batch_first and len(shape) == 3 else 0]
-        else:
-            return None
-        if shape[-1] != net.input or not steps:
-            return None
-
-        weights = self._weights()
-        if self._packed is None or weights[0].dtype is not dtype:
-            if len(weights) != len(net.shapes):
+        try:
+            shape = x.shape
+            if batch_sizes is not None:
+                steps = len(batch_sizes)
+            elif len(shape) in (2, 3):
+                steps = shape[1 if net.batch_first and len(shape) == 3 else 0]
+            else:
                 return None
-            for weight, wanted in zip(weights, net.shapes, strict=True):
-                if (
-                    type(weight) not in _PLAIN
-                    or weight.dtype is not dtype
-                    or weight.shape != wanted
-                    or not weight.is_cpu
-                    or not weight.is_contiguous()
-                    or weight.is_neg()
-                ):
-                    return None
-
-        states: Any = ()
-        if hx is not None:
-            states = hx if net.has_cell else (hx,)
-            if not isinstance(states, (tuple, list)) or len(states) != 1 + net.has_cell:
+            if shape[-1] != net.input or not steps:
                 return None
-            batch = _ops.batch_axis(net, shape, batch_sizes)
-            for state, width in zip(states, (net.output, net.hidden), strict=False):
-                if (
-                    type(state) not in _PLAIN
-                    or state.dtype is not dtype
-                    or state.shape != (net.states, *batch, width)
-                    or not state.is_cpu
-                ):
+
+            weights = self._weights()
+            if self._packed is None or weights[0].dtype is not dtype:
+                if len(weights) != len(net.shapes):
                     return None
-            states = [state.contiguous().resolve_neg() for state in states]
+                for weight, wanted in zip(weights, net.shapes, strict=True):
+                    if (
+                        type(weight) not in _PLAIN
+                        or weight.dtype is not dtype
+                        or weight.shape != wanted
+                        or not weight.is_cpu
+                        or not weight.is_contiguous()
+                        or weight.is_neg()
+                    ):
+                        return None
+
+            states: Any = ()
+            if hx is not None:
+                states = hx if net.has_cell else (hx,)
+                if not isinstance(states, (tuple, list)) or len(states) != 1 + net.has_cell:
+                    return None
+                batch = _ops.batch_axis(net, shape, batch_sizes)
+                for state, width in zip(states, (net.output, net.hidden), strict=False):
+                    if (
+                        type(state) not in _PLAIN
+                        or state.dtype is not dtype
+                        or state.shape != (net.states, *batch, width)
+                        or not state.is_cpu
+                    ):
+                        return None
+                states = [state.contiguous().resolve_neg() for state in states]
+        except RuntimeError:  # nested and sparse tensors have no such notions
+            return None
         h0, c0 = (*states, None, None)[:2]
         if lengths is not None:
             lengths = _lengths(lengths, shape, net.batch_first, x.device)
-            _ops.check_lengths(lengths, steps)
 
-        if net.drops or (torch.is_grad_enabled() and any(t.requires_grad for t in (x, *weights, *states))):
-            seed = int(_ops.draw_seed()) if net.drops else 0
-            y, *finals = _eager.Fused.apply(net, x, h0, c0, lengths, batch_sizes, seed, *weights)
-        else:
-            y, *finals = _ops.run(net, self._packed or weights, x, h0, c0, lengths, batch_sizes)
+        try:
+            if net.drops or (torch.is_grad_enabled() and any(t.requires_grad for t in (x, *weights, *states))):
+                seed = int(_ops.draw_seed()) if net.drops else 0
+                y, *finals = _eager.Fused.apply(net, x, h0, c0, lengths, batch_sizes, seed, *weights)
+            else:
+                y, *finals = _ops.run(net, self._packed or weights, x, h0, c0, lengths, batch_sizes)
+        except _core.Unreadable:  # what a transform left behind, or zeros without memory: PyTorch knows what they are
+            return None
         return y, tuple(finals) if net.has_cell else finals[0]
 
     def _general(self, x: Any, hx: Any, lengths: Any) -> Any:
         """Everything else: the operators where the kernels serve the call, or PyTorch's own path."""
-        states = () if hx is None else tuple(hx) if isinstance(hx, (tuple, list)) else (hx,)
-        right = all(isinstance(t, Tensor) for t in (x, *states)) and x.dim() in (2, 3)
-        if not right or any(s.dim() != x.dim() for s in states):
+        states = self._states(hx)
+        right = all(isinstance(t, Tensor) for t in (x, *states, *self._weights())) and x.dim() in (2, 3)
+        if not right or any(s.dim() != x.dim() for s in states) or (hx is not None and not states):
             return STOCK[self._kind].forward(self, x, hx)  # raises
         if lengths is not None:
             lengths = _lengths(lengths, x.shape, self.batch_first, x.device)
         if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             return self._autocast(x, hx, states, lengths)
+        self._check_weights()
         reason = unserved(x, states, self._weights())
         if reason is not None:
             result = self._stock(x, hx, states, lengths)
             _warn_once(self._kind, reason)
             return result
         return self._traced(x, hx, states, lengths)
+
+    def _states(self, hx: Any) -> tuple[Any, ...]:
+        """What a call has in place of h and, in an LSTM, c."""
+        pair = self._kind == "LSTM" and isinstance(hx, (tuple, list))
+        return () if hx is None else tuple(hx) if pair else (hx,)
+
+    def _check_weights(self) -> None:
+        """Raises RuntimeError unless the weights in place are of one type and of the module's own sizes: `torch.nn.LSTM`
+        does not look, and crashes."""
+        if torch.compiler.is_compiling():
+            return  # the operator looks
+        weights = self._weights()
+        dtype, device = weights[0].dtype, weights[0].device
+        wanted = self._network(dtype).spec.parameter_shapes()
+        if len(weights) != len(wanted):
+            raise RuntimeError(f"there must be {len(wanted)} weights, got {len(weights)}")
+        for weight, (name, shape) in zip(weights, wanted, strict=True):
+            if weight.dtype != dtype or weight.device != device or tuple(weight.shape) != shape:
+                raise RuntimeError(
+                    f"{name} must be {dtype} {shape} on {device}, "
+                    f"got {weight.dtype} {tuple(weight.shape)} on {weight.device}"
+                )
 
     def _state_shapes(self, rows: Any) -> list[tuple[Any, ...]]:
         """Of h and, in an LSTM, c."""
@@ -324,9 +353,21 @@ class _Recurrent(RNNBase):
         if lengths is not None:
             raise ValueError("lengths: a PackedSequence has its own")
         data, batch_sizes, sorted_indices, unsorted_indices = packed
-        states = () if hx is None else tuple(hx) if isinstance(hx, (tuple, list)) else (hx,)
-        if data.dim() != 2 or any(not isinstance(s, Tensor) or s.dim() != 3 for s in states):
+        states = self._states(hx)
+        right = all(isinstance(t, Tensor) for t in (data, batch_sizes, *states, *self._weights()))
+        if (
+            not right
+            or data.dim() != 2
+            or data.shape[1] != self.input_size
+            or batch_sizes.dim() != 1
+            or batch_sizes.dtype != torch.int64
+            or (hx is not None and [tuple(s.shape) for s in states] != self._state_shapes(int(batch_sizes[0])))
+        ):
             return STOCK[self._kind].forward(self, packed, hx)  # raises
+        if not _is_any_autocast_enabled():
+            if any(t.dtype != self._weights()[0].dtype for t in (data, *states)):
+                return STOCK[self._kind].forward(self, packed, hx)  # raises
+            self._check_weights()
         reason = unserved(data, states, self._weights())
         if reason is not None and self._cell() in _WITH_OPERATOR:
             result = STOCK[self._kind].forward(self, packed, hx)
@@ -392,6 +433,8 @@ def unserved(x: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor]) -> 
     for tensor in (x, *states, *weights):
         if tensor.layout is not torch.strided:
             return f"a tensor of layout {tensor.layout}"
+        if tensor.is_nested:
+            return "a nested tensor"
         if type(tensor) not in _PLAIN and not isinstance(tensor, _TRACED):
             return f"a tensor of {type(tensor).__name__}"
     return None
@@ -407,10 +450,11 @@ def operate(
     *options: Any,
 ) -> list[Tensor]:
     """y, h_n and c_n of `torch.ops.fastrnn.forward`, with derivatives, in whatever PyTorch is doing."""
-    if not torch.compiler.is_compiling() and peek_interpreter_stack() is not None:
+    known = [t for t in (x, h0, c0, *weights) if t is not None]
+    transformed = not torch.compiler.is_compiling() and peek_interpreter_stack() is not None
+    if transformed and _transforms.differentiated(known):
         *results, _ = _transforms.Forward.apply(x, h0, c0, lengths, seed, options, *weights)
     else:
-        known = [t for t in (x, h0, c0, *weights) if t is not None]
         tape = torch.is_grad_enabled() and any(t.requires_grad for t in known)
         *results, _ = _ops.forward(x, weights, h0, c0, lengths, seed, *options, tape or seed is not None)
     return results
@@ -422,9 +466,11 @@ def _lengths(value: Any, shape: torch.Size, batch_first: bool, device: torch.dev
     Raises TypeError or ValueError unless there is an integer for each row.
     """
     check_unmasked("lengths", value)
+    if isinstance(value, np.ndarray):  # a copy: PyTorch takes no negative strides, and warns of memory to be read only
+        value = np.array(value, order="C")
     try:
         lengths = value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise TypeError(f"lengths must be integers, got {type(value).__name__}") from error
     if lengths.is_floating_point() and lengths.numel() == 0:
         lengths = lengths.long()  # PyTorch's type for []
@@ -440,10 +486,15 @@ def _lengths(value: Any, shape: torch.Size, batch_first: bool, device: torch.dev
 
 
 def _warn_once(kind: str, reason: str) -> None:
-    if torch.compiler.is_compiling() or reason in _warned:
+    if reason in _warned:
         return
     _warned.add(reason)
     warnings.warn(f"fastrnn.torch.{kind}: PyTorch's own path ran, not fastrnn's kernels, for {reason}", stacklevel=2)
+
+
+# A compiled program warns while it is traced. This is all that `torch.compiler.assume_constant_result` does, beside
+# importing the compiler.
+_warn_once._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 class Prepared:

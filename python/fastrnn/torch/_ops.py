@@ -278,7 +278,7 @@ def _checked(
         _check("lengths", lengths, (rows,), torch.int64, lengths.device)
         if lengths.is_cuda and torch.cuda.is_current_stream_capturing():
             lengths = lengths.clamp(0, steps)  # to look at them would wait for the device, which a capture forbids
-        else:
+        elif net.cuda is not None:  # for the CPU the core looks
             check_lengths(lengths, steps)
         if x.is_cuda and lengths.is_cpu:  # from pinned memory, or the copy would wait for all that is queued
             lengths = lengths.pin_memory().to(x.device, non_blocking=True)

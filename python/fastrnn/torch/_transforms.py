@@ -3,12 +3,29 @@ that `torch.library` generates do not have."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import TransformType, get_interpreter_stack, get_unwrapped, is_functorch_wrapped_tensor
 
 from . import _ops
+
+
+def differentiated(tensors: Sequence[Tensor]) -> bool:
+    """Whether derivatives may be asked for, by a transform at work or by autograd around them all: not where there is
+    `vmap` alone, on tensors that need no gradient."""
+    if any(level.key() != TransformType.Vmap for level in get_interpreter_stack()):
+        return True
+    return torch.is_grad_enabled() and any(_requires_grad(t) for t in tensors)
+
+
+def _requires_grad(tensor: Tensor) -> bool:
+    """Whether a tensor needs a gradient, or one of those that it wraps."""
+    while is_functorch_wrapped_tensor(tensor) and not tensor.requires_grad:
+        tensor = get_unwrapped(tensor)
+    return bool(tensor.requires_grad)
 
 
 class Forward(torch.autograd.Function):
