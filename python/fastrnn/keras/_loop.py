@@ -3,7 +3,7 @@
 Here are the parts that Keras' operators can say for every backend: weights, masks, directions, dropout. The call
 itself is the backend's: `_torch`, `_tensorflow` and `_jax` each have
 
-    refuses(x, kernel)
+    refuses(x, kernel, cell)
                     why the kernels cannot serve a call with these tensors here and now, or None
     branches()      whether a tensor's value may decide what is computed
     run(cell, x, states, weights, lengths, sequences=…, training=…)
@@ -35,9 +35,10 @@ def inner_loop(stock: Callable[..., Any], layer: Any, sequences: Any, state: Any
     found = masks[0] if masks else None
     kernel = ops.convert_to_tensor(layer.cell.kernel)
     dtype = keras.backend.standardize_dtype(kernel.dtype)
+    cell = _served.cell_of(layer)
     reason = _served.unserved(layer, found, training, dtype)
     if reason is None:
-        reason = f"Keras' backend {NAME}" if BACKEND is None else BACKEND.refuses(sequences, kernel)
+        reason = f"Keras' backend {NAME}" if BACKEND is None else BACKEND.refuses(sequences, kernel, cell)
     if reason is not None:
         result = stock(layer, sequences, state, mask, training=training)
         _served.warn_once(layer, reason)
