@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from functools import lru_cache
+from itertools import product
 from typing import Any, NamedTuple
 
 import keras
 from keras import activations, ops
 
-from .._options import Activation, Options, check_options
+from .._options import Activation, Options, check_options, written
 
 KINDS = {keras.layers.LSTMCell: "lstm", keras.layers.GRUCell: "gru", keras.layers.SimpleRNNCell: "rnn"}
 DTYPES = ("float32", "float64")
@@ -28,14 +28,28 @@ FUNCTIONS: dict[Activation, tuple[Any, ...]] = {
 if keras.backend.backend() == "jax":  # on others its slope at 0 is 0.2, in the kernels 1
     FUNCTIONS["leaky_relu", 0.2] = (activations.leaky_relu, ops.leaky_relu)
 
-_warned: set[str] = set()
-
 
 class Cell(NamedTuple):
     """One of the kernels'."""
 
     name: str
     options: Options | None  # None: it applies the functions that it was published with
+    text: str  # all that as one string
+
+    @classmethod
+    def of(cls, name: str, *functions: Activation) -> Cell:
+        name, options = check_options(name, 1, Options(functions))
+        return cls(name, options, written(name, options))
+
+
+# By a layer's kind, its activations, those of the gates first, and, of a GRU, reset_after.
+CELLS: dict[tuple[Any, ...], Cell] = {("rnn", function): Cell.of("rnn_tanh", function) for function in FUNCTIONS}
+for _gates, _candidate in product(FUNCTIONS, repeat=2):
+    CELLS["lstm", _gates, _candidate] = Cell.of("lstm", _gates, _candidate, _candidate)  # the last one is that of c'
+    CELLS["gru", _gates, _candidate, True] = Cell.of("gru", _gates, _candidate)
+    CELLS["gru", _gates, _candidate, False] = Cell.of("gru_reset_before", _gates, _candidate)
+
+_warned: set[str] = set()
 
 
 def kind_of(layer: Any) -> str | None:
@@ -46,26 +60,9 @@ def kind_of(layer: Any) -> str | None:
 def cell_of(layer: Any) -> Cell | None:
     """What of the kernels computes what a layer does; None if nothing."""
     cell, kind = layer.cell, kind_of(layer)
-    if kind is None:
-        return None
-    candidate = _function(cell.activation)
-    if kind == "rnn":
-        return None if candidate is None else _cell("rnn_tanh", candidate)
-    gates = _function(cell.recurrent_activation)
-    if gates is None or candidate is None:
-        return None
-    if kind == "lstm":
-        return _cell("lstm", gates, candidate, candidate)  # the last one of c'
-    return _cell("gru" if cell.reset_after else "gru_reset_before", gates, candidate)
-
-
-def _function(function: Any) -> Activation | None:
-    return next((ours for ours, theirs in FUNCTIONS.items() if any(function is f for f in theirs)), None)
-
-
-@lru_cache(maxsize=256)
-def _cell(name: str, *functions: Activation) -> Cell:
-    return Cell(*check_options(name, 1, Options(functions)))
+    used = [cell.activation] if kind == "rnn" else [cell.recurrent_activation, cell.activation] if kind else []
+    names = [next((ours for ours, theirs in FUNCTIONS.items() if any(f is g for g in theirs)), "") for f in used]
+    return CELLS.get((kind or "", *names, *([bool(cell.reset_after)] if kind == "gru" else [])))
 
 
 def unserved(layer: Any, mask: Any, training: bool, dtype: str) -> str | None:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .._options import written
 from ..torch._modules import operate, unserved
 from ._served import Cell
 
@@ -35,5 +34,5 @@ def run(
 ) -> tuple[Tensor | None, list[Tensor]]:
     h0, c0 = (*(s.unsqueeze(0) for s in states), None)[:2]
     lengths = None if lengths is None else lengths.long()
-    y, *finals = operate(x, weights, h0, c0, lengths, None, written(*cell), 1, False, True, 0.0)
+    y, *finals = operate(x, weights, h0, c0, lengths, None, cell.text, 1, False, True, 0.0)
     return y if sequences else None, [final.squeeze(0) for final in finals[: len(states)]]
