@@ -94,12 +94,12 @@ def twins(kind, shape, units=5, **options):
     for layer in pair:
         layer.build(shape)
     bound = (0.4 if "recurrent_activation" in options else 1.5) / units**0.5  # of other gates h grows beyond bounds
-    values = [random.uniform(-bound, bound, w.shape) for w in pair[0].get_weights()]
-    states = [random.uniform(-1, 1, variable.shape) for variable in carried(pair[0])]
-    for layer in pair:
-        layer.set_weights(values)
-        for variable, value in zip(carried(layer), states, strict=True):
-            variable.assign(value)
+    pair[0].set_weights([random.uniform(-bound, bound, w.shape) for w in pair[0].get_weights()])
+    for variable in carried(pair[0]):
+        variable.assign(random.uniform(-1, 1, variable.shape))
+    variables = [[*layer.variables, *carried(layer)] for layer in pair]  # also what the dropout masks are drawn with
+    for theirs, own in zip(*variables, strict=True):
+        own.assign(theirs.value)
     return pair
 
 
@@ -130,6 +130,7 @@ def weighted(results):
 
 def gradients(layer, x, states=(), **call):
     """A layer's results, and the gradients of a loss of them: with respect to x, the states and the weights."""
+    keras.utils.set_random_seed(0)
     x, *states = (ops.convert_to_tensor(a) for a in (x, *states))
 
     def results_of(function, x, *states):
@@ -210,14 +211,17 @@ def cases():
         "merge_mode": (False, "concat", "sum", "mul", "ave", None),
     }
     others = options | {
-        "variant": ("LSTM", "GRU", "GRU-before", "tanh"),
+        "variant": ("LSTM", "GRU", "tanh") if BACKEND == "jax" else ("LSTM", "GRU", "GRU-before", "tanh"),
         "mask": (None, "holes"),
         "activations": tuple(zip(ACTIVATIONS, [*ACTIVATIONS[1:], ACTIVATIONS[0]], strict=True))[1:],
         "merge_mode": (False, "concat"),
     }
 
-    def valid(go_backwards, merge_mode, **_):
-        return merge_mode is False or not go_backwards  # which is for the layer inside to say
+    def valid(variant, dtype, go_backwards, merge_mode, stateful=False, return_state=False, **_):
+        # The last one is an error in Keras' own Bidirectional, as are float64 and JAX in its own SimpleRNN.
+        if BACKEND == "jax" and dtype == "float64" and VARIANTS[variant][0] == "SimpleRNN":
+            return False
+        return merge_mode is False or not (go_backwards or (stateful and return_state))
 
     for factors in (published, others):
         for case in covering(factors, valid):
@@ -244,7 +248,7 @@ def test_parity(case, calls):
         assert calls() == 0
         found = gradients(ours, x, states, **call)
         assert calls() >= (2 if options["merge_mode"] is False else 4)
-        exact = dtype == "float64" and BACKEND != "torch"  # where Keras' own loop multiplies matrices in float32
+        exact = dtype == "float64" and BACKEND == "tensorflow"  # elsewhere Keras multiplies its matrices in float32
         for a, b in zip(found, expected, strict=True):
             assert_same(a, b, 1e-12 if exact else 1e-5)
         assert_same(arrays([v.value for v in carried(ours)]), arrays([v.value for v in carried(stock)]))
@@ -264,9 +268,9 @@ def test_slopes_at_zero(activation, calls):
         assert_same(a, b)
 
 
-@every_kind
+@pytest.mark.parametrize("kind", KINDS)
 def test_float64_is_exact(kind):
-    """Also where Keras' own loop multiplies matrices in float32, as on PyTorch."""
+    """Also where Keras' own loop multiplies matrices in float32, as on PyTorch and JAX."""
     with of_dtype("float64"):
         x, lengths = normal(3, 6, 4, dtype="float64"), np.array([6, 3, 1])
         options = {"return_sequences": True, "return_state": True, "zero_output_for_mask": True}
@@ -507,7 +511,7 @@ def stock_fitted(kind):
     return model, losses
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KINDS if BACKEND != "jax" else ("LSTM",))
 def test_training(kind, calls, tmp_path):
     """`fit`, `evaluate`, `predict`, `save`, `load_model` and copies, as `compile` has it by default."""
     words, labels = texts()
@@ -575,22 +579,24 @@ def test_training_with_states_across_batches(kind, calls):
     assert calls() == 9
 
 
-def test_a_common_tutorial(calls, tmp_path):
-    """Which sets relu in an LSTM; as `compile` has it by default, and read back from a file."""
-    x, results = normal(12, 4, 1), []
+@pytest.mark.parametrize("kind", KINDS)
+def test_relu_in_a_model(kind, calls, tmp_path):
+    """As common tutorials have it, in an LSTM, and as `compile` has it by default; and read back from a file."""
+    x, results = normal(8, 4, 1), []
     for home in (layers, fastrnn.keras):
         keras.utils.set_random_seed(1)
-        model = keras.Sequential([keras.Input((4, 1)), home.LSTM(50, activation="relu"), layers.Dense(1)])
+        recurrent = layers.Bidirectional(getattr(home, kind)(9, activation="relu"))
+        model = keras.Sequential([keras.Input((4, 1)), recurrent, layers.Dense(1)])
         model.compile("adam", "mse", run_eagerly=EAGERLY and home is layers)
-        losses = model.fit(x, x[:, -1], epochs=2, batch_size=4, shuffle=False, verbose=0).history["loss"]
+        losses = model.fit(x, x[:, -1], batch_size=4, shuffle=False, verbose=0).history["loss"]
         results.append([losses, model.predict(x, verbose=0)])
     np.testing.assert_allclose(results[1][0], results[0][0], rtol=1e-4)
     np.testing.assert_allclose(results[1][1], results[0][1], atol=1e-4)
-    assert calls() == 2 * 3 * 2 + 1
+    assert calls() == 2 * 2 * 2 + 2  # batches, directions, forward and backward; predict
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(loaded.predict(x, verbose=0), results[1][1])
-    assert calls() == 1
+    assert calls() == 2
 
 
 class Inside(keras.Model):

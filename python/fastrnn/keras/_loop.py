@@ -36,7 +36,7 @@ def inner_loop(stock: Callable[..., Any], layer: Any, sequences: Any, state: Any
     kernel = ops.convert_to_tensor(layer.cell.kernel)
     dtype = keras.backend.standardize_dtype(kernel.dtype)
     cell = _served.cell_of(layer)
-    reason = _served.unserved(layer, found, training, dtype)
+    reason = _served.unserved(layer, sequences, found, training, dtype)
     if reason is None:
         reason = f"Keras' backend {NAME}" if BACKEND is None else BACKEND.refuses(sequences, kernel, cell)
     if reason is not None:
@@ -47,7 +47,7 @@ def inner_loop(stock: Callable[..., Any], layer: Any, sequences: Any, state: Any
     states = [ops.cast(s, dtype) for s in keras.tree.flatten(state)]
     if len(states) != len(layer.state_size):
         raise ValueError(f"initial_state must have {len(layer.state_size)} tensors, got {len(states)}")
-    if any(s.shape[0] == 1 for s in states):  # one state for all rows
+    if any(len(s.shape) == 1 or s.shape[0] == 1 for s in states):  # one state for all rows
         states = [ops.broadcast_to(s, (ops.shape(x)[0], layer.units)) for s in states]
     if found is not None and any(None not in (a, b) and a != b for a, b in zip(x.shape[:2], found.shape, strict=True)):
         raise ValueError(f"mask must be of shape {tuple(x.shape[:2])}, got {tuple(found.shape)}")
@@ -136,7 +136,8 @@ def _rows(array: Any, index: Any) -> Any:
     """Of an array (B, T, N) the steps of an index (B, T): by whole rows, which is much faster than by elements."""
     batch, length, width = ops.shape(array)
     first = ops.expand_dims(ops.arange(batch, dtype="int32") * length, 1)
-    return ops.take(ops.reshape(array, (batch * length, width)), index + first, axis=0)
+    rows = ops.take(ops.reshape(array, (batch * length, width)), index + first, axis=0)
+    return ops.reshape(rows, (batch, length, width))  # which of nothing they are not on JAX
 
 
 def _either(condition: Any, one: Callable[[], Any], other: Callable[[], Any]) -> Any:

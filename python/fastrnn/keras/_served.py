@@ -65,7 +65,7 @@ def cell_of(layer: Any) -> Cell | None:
     return CELLS.get((kind or "", *names, *([bool(cell.reset_after)] if kind == "gru" else [])))
 
 
-def unserved(layer: Any, mask: Any, training: bool, dtype: str) -> str | None:
+def unserved(layer: Any, x: Any, mask: Any, training: bool, dtype: str) -> str | None:
     """Why the kernels cannot serve a call in any backend, or None."""
     cell = layer.cell
     if kind_of(layer) is None:
@@ -78,6 +78,8 @@ def unserved(layer: Any, mask: Any, training: bool, dtype: str) -> str | None:
         return "an input without features"
     if dtype not in DTYPES:
         return f"computing in {dtype} (the kernels take float32 and float64)"
+    if keras.backend.standardize_dtype(x.dtype).startswith("complex"):
+        return "complex numbers"
     if training and cell.recurrent_dropout:
         return "recurrent_dropout, whose mask is inside the loop"
     if training and cell.dropout and (cell.dropout == 1 or getattr(cell, "implementation", 2) == 1):
