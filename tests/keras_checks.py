@@ -291,13 +291,54 @@ def test_sizes(kind, shape):
 
 
 @every_kind
-def test_no_rows(kind, calls):
+@pytest.mark.parametrize("masked", [False, True])
+def test_no_rows(kind, masked, calls):
     x = np.zeros((0, 4, 3), np.float32)
     _, ours = twins(kind, x.shape, return_sequences=True, return_state=True)
-    y, *states = arrays(ours(x))
+    y, *states = arrays(ours(x, mask=ops.convert_to_tensor(np.ones((0, 4), bool)) if masked else None))
     assert y.shape == (0, 4, 5)
     assert all(state.shape == (0, 5) for state in states)
     assert calls() == (BACKEND != "jax")  # which makes no calls for results without elements
+
+
+@every_kind
+@pytest.mark.parametrize("zero_output_for_mask", [False, True])
+def test_all_steps_masked(kind, zero_output_for_mask, calls):
+    stock, ours = twins(kind, (3, 6, 4), zero_output_for_mask=zero_output_for_mask, return_state=True)
+    call = {"mask": ops.zeros((3, 6), "bool"), "initial_state": [normal(3, 5)] * (1 + (kind == "LSTM"))}
+    expected = arrays(stock(normal(3, 6, 4), **call))
+    assert_same(arrays(ours(normal(3, 6, 4), **call)), expected)
+    assert calls() == 1
+
+
+@every_kind
+@pytest.mark.parametrize("gates", ["sigmoid", "hard_sigmoid"])
+def test_values_far_off(kind, gates, calls):
+    """Infinite ones, those that saturate gates, denormal ones, and what is not a number: each in a row of its own."""
+    x = normal(5, 6, 4)
+    x[0, 2, 1], x[1, 3] = np.nan, np.inf
+    x[2:4] *= np.array([1e30, 1e-40], np.float32)[:, None, None]
+    x[4] *= 30
+    options = {} if kind == "SimpleRNN" else {"recurrent_activation": gates}
+    stock, ours = twins(kind, x.shape, return_sequences=True, return_state=True, **options)
+    expected = arrays(stock(x))
+    assert np.isnan(expected[0][0]).any()
+    for a, b in zip(arrays(ours(x)), expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    assert calls() == 1
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_complex_numbers(calls):
+    """Are for Keras to refuse, or to take the real part of, as it does on PyTorch."""
+    outcomes = []
+    for layer in twins("LSTM", (3, 5, 4)):
+        try:
+            outcomes.append(arrays(layer(normal(3, 5, 4) + 1j * normal(3, 5, 4, seed=2)))[0].tolist())
+        except Exception as error:
+            outcomes.append(type(error))
+    assert outcomes[0] == outcomes[1]
+    assert calls() == 0
 
 
 @every_kind
@@ -372,15 +413,16 @@ def test_wrong_shapes(kind):
 
 
 @every_kind
-def test_one_state_for_all_rows(kind):
+@pytest.mark.parametrize("shape", [(1, 5), (5,)])
+def test_one_state_for_all_rows(kind, shape):
+    """Which Keras' own loop does not take in every cell and backend."""
     stock, ours = twins(kind, (3, 6, 4))
-    states = [normal(1, 5)] * (1 + (kind == "LSTM"))
-    if BACKEND == "jax":  # where Keras' own loop takes a state for each row alone
-        whole = [np.repeat(state, 3, axis=0) for state in states]
-        assert_same(gradients(ours, normal(3, 6, 4), states)[0], gradients(stock, normal(3, 6, 4), whole)[0])
-        return
-    for a, b in zip(gradients(ours, normal(3, 6, 4), states), gradients(stock, normal(3, 6, 4), states), strict=True):
-        assert_same(a, b)
+    states = [normal(*shape)] * (1 + (kind == "LSTM"))
+    expected, (dx, *others) = gradients(stock, normal(3, 6, 4), [np.tile(state, (3, 1)) for state in states])
+    found, slopes = gradients(ours, normal(3, 6, 4), states)
+    assert_same(found, expected)
+    summed = [d.sum(0).reshape(shape) for d in others[: len(states)]]
+    assert_same(slopes, [dx, *summed, *others[len(states) :]])
 
 
 @every_kind

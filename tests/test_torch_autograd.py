@@ -369,7 +369,7 @@ def test_operators_with_activations(cell, first):
         first_derivatives = torch.autograd.grad(loss, inputs, create_graph=True)
         second = torch.autograd.grad(sum(d.square().sum() for d in first_derivatives), inputs, materialize_grads=True)
         every.append([*results, *first_derivatives, *second])
-    assert fastrnn.native_calls() == calls + 2
+    assert fastrnn.native_calls() >= calls + 2
     torch.testing.assert_close(*every, rtol=1e-9, atol=1e-9)
 
 
