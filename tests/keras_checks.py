@@ -36,6 +36,10 @@ VARIANTS = {
     "relu": ("SimpleRNN", {"activation": "relu"}),
     "sigmoid": ("SimpleRNN", {"activation": "sigmoid"}),
 }
+# Those that the kernels have; the slope of leaky_relu at 0 is theirs on JAX alone.
+ACTIVATIONS = ["tanh", "sigmoid", "relu", "linear", "elu", "softplus", "softsign", "hard_sigmoid"]
+if BACKEND == "jax":
+    ACTIVATIONS.append("leaky_relu")
 
 if BACKEND == "torch":
     import torch
@@ -74,17 +78,40 @@ def calls():
     return since
 
 
+def make(home, kind, units, merge_mode=False, **options):
+    """A layer of Keras' or of ours, with a merge_mode both ways."""
+    layer = getattr(home, kind)(units, **options)
+    if home is layers and BACKEND == "torch" and layer.stateful and kind != "SimpleRNN":
+        layer.use_cudnn = False  # Keras' faster loop fails there
+    return layer if merge_mode is False else layers.Bidirectional(layer, merge_mode=merge_mode, dtype=options["dtype"])
+
+
 def twins(kind, shape, units=5, **options):
-    """Keras' layer and ours with its weights, for inputs of a shape (B, T, I)."""
+    """Keras' layer and ours with its weights and, of a stateful one, states, for inputs of a shape (B, T, I)."""
     options = {"dtype": "float32"} | options
-    pair = getattr(layers, kind)(units, **options), getattr(fastrnn.keras, kind)(units, **options)
+    pair = make(layers, kind, units, **options), make(fastrnn.keras, kind, units, **options)
     random = np.random.default_rng(3)
     for layer in pair:
         layer.build(shape)
-    values = [random.uniform(-1.5, 1.5, w.shape) / units**0.5 for w in pair[0].get_weights()]
-    for layer in pair:
-        layer.set_weights(values)
+    bound = (0.4 if "recurrent_activation" in options else 1.5) / units**0.5  # of other gates h grows beyond bounds
+    pair[0].set_weights([random.uniform(-bound, bound, w.shape) for w in pair[0].get_weights()])
+    for variable in carried(pair[0]):
+        variable.assign(random.uniform(-1, 1, variable.shape))
+    variables = [[*layer.variables, *carried(layer)] for layer in pair]  # also what the dropout masks are drawn with
+    for theirs, own in zip(*variables, strict=True):
+        own.assign(theirs.value)
     return pair
+
+
+def carried(layer):
+    """The variables that have a stateful layer's states."""
+    parts = [layer.forward_layer, layer.backward_layer] if isinstance(layer, layers.Bidirectional) else [layer]
+    return [variable for part in parts for variable in part.states or ()]
+
+
+def of_dtype(dtype):
+    """In which tensors can have that type: float64 is a mode of JAX."""
+    return jax.enable_x64(True) if (BACKEND, dtype) == ("jax", "float64") else contextlib.nullcontext()
 
 
 def normal(*shape, dtype="float32", seed=1):
@@ -103,6 +130,7 @@ def weighted(results):
 
 def gradients(layer, x, states=(), **call):
     """A layer's results, and the gradients of a loss of them: with respect to x, the states and the weights."""
+    keras.utils.set_random_seed(0)
     x, *states = (ops.convert_to_tensor(a) for a in (x, *states))
 
     def results_of(function, x, *states):
@@ -163,51 +191,87 @@ def masks(steps):
 
 
 def cases():
-    """Combinations in which each two options meet."""
-    factors = {
+    """Combinations in which each two options meet: of what cells are published with, and of the other activations."""
+    options = {
+        "initial": (False, True),
+        "return_sequences": (False, True),
+        "training": (False, True),
+        "dtype": ("float32", "float64"),
+        "go_backwards": (False, True),
+    }
+    published = options | {
         "variant": tuple(VARIANTS),
         "steps": (1, 6),
         "mask": (None, "right", "right-empty", "left", "holes", "full"),
-        "initial": (False, True),
         "use_bias": (True, False),
-        "go_backwards": (False, True),
-        "return_sequences": (False, True),
         "return_state": (True, False),
         "zero_output_for_mask": (False, True),
         "dropout": (0.0, 0.4),
-        "training": (False, True),
-        "dtype": ("float32", "float64") if BACKEND != "jax" else ("float32",),  # its 64 bits are a mode of the process
+        "stateful": (False, True),
+        "merge_mode": (False, "concat", "sum", "mul", "ave", None),
+    }
+    others = options | {
+        "variant": ("LSTM", "GRU", "tanh") if BACKEND == "jax" else ("LSTM", "GRU", "GRU-before", "tanh"),
+        "mask": (None, "holes"),
+        "activations": tuple(zip(ACTIVATIONS, [*ACTIVATIONS[1:], ACTIVATIONS[0]], strict=True))[1:],
+        "merge_mode": (False, "concat"),
     }
 
-    def valid(**_):
-        return True
+    def valid(variant, dtype, go_backwards, merge_mode, stateful=False, return_state=False, **_):
+        # The last one is an error in Keras' own Bidirectional, as are float64 and JAX in its own SimpleRNN.
+        if BACKEND == "jax" and dtype == "float64" and VARIANTS[variant][0] == "SimpleRNN":
+            return False
+        return merge_mode is False or not (go_backwards or (stateful and return_state))
 
-    for case in covering(factors, valid):
-        yield pytest.param(case, id="-".join(str(value) for value in case.values()))
+    for factors in (published, others):
+        for case in covering(factors, valid):
+            yield pytest.param(case, id="-".join(str(value) for value in case.values()))
 
 
 @pytest.mark.parametrize("case", list(cases()))
 def test_parity(case, calls):
     options = dict(case)
     kind, extra = VARIANTS[options.pop("variant")]
-    steps, training, dtype = options.pop("steps"), options.pop("training"), options["dtype"]
+    steps, training, dtype = options.pop("steps", 4), options.pop("training"), options["dtype"]
     mask = masks(steps).get(options.pop("mask"))
+    if functions := options.pop("activations", ()):
+        extra = extra | {"activation": functions[0]}
+        if kind != "SimpleRNN":
+            extra |= {"recurrent_activation": functions[1]}
     x = normal(3, steps, 4, dtype=dtype)
-    states = [normal(3, 5, dtype=dtype, seed=k) for k in range(1 + (kind == "LSTM"))] if options.pop("initial") else []
-    stock, ours = twins(kind, x.shape, seed=7, **options, **extra)
-    call = {"training": training} | ({} if mask is None else {"mask": ops.convert_to_tensor(mask)})
-    expected = gradients(stock, x, states, **call)
-    assert calls() == 0
-    found = gradients(ours, x, states, **call)
-    assert calls() >= 2
+    count = (1 + (kind == "LSTM")) * (1 if options["merge_mode"] is False else 2)
+    states = [normal(3, 5, dtype=dtype, seed=k) for k in range(count)] if options.pop("initial") else []
+    with of_dtype(dtype):
+        stock, ours = twins(kind, x.shape, seed=7, **options, **extra)
+        call = {"training": training} | ({} if mask is None else {"mask": ops.convert_to_tensor(mask)})
+        expected = gradients(stock, x, states, **call)
+        assert calls() == 0
+        found = gradients(ours, x, states, **call)
+        assert calls() >= (2 if options["merge_mode"] is False else 4)
+        exact = dtype == "float64" and BACKEND == "tensorflow"  # elsewhere Keras multiplies its matrices in float32
+        for a, b in zip(found, expected, strict=True):
+            assert_same(a, b, 1e-12 if exact else 1e-5)
+        assert_same(arrays([v.value for v in carried(ours)]), arrays([v.value for v in carried(stock)]))
+
+
+@pytest.mark.parametrize("activation", sorted({*ACTIVATIONS, "leaky_relu"}))
+def test_slopes_at_zero(activation, calls):
+    """Those of functions that have a kink there, too: with an input of zeros and no bias yet, everything is 0."""
+    stock, ours = twins("LSTM", (2, 3, 4), activation=activation, return_sequences=True)
+    for layer in (stock, ours):
+        layer.cell.bias.assign(ops.zeros(20))
+    expected = gradients(stock, np.zeros((2, 3, 4), np.float32))
+    with pytest.warns(UserWarning) if activation not in ACTIVATIONS else contextlib.nullcontext():
+        found = gradients(ours, np.zeros((2, 3, 4), np.float32))
+    assert (calls() > 0) == (activation in ACTIVATIONS)
     for a, b in zip(found, expected, strict=True):
-        assert_same(a, b, 1e-12 if (BACKEND, dtype) == ("tensorflow", "float64") else 1e-5)
+        assert_same(a, b)
 
 
-@every_kind
+@pytest.mark.parametrize("kind", KINDS)
 def test_float64_is_exact(kind):
-    """Also where Keras' own loop multiplies matrices in float32, as on PyTorch."""
-    with jax.enable_x64(True) if BACKEND == "jax" else contextlib.nullcontext():
+    """Also where Keras' own loop multiplies matrices in float32, as on PyTorch and JAX."""
+    with of_dtype("float64"):
         x, lengths = normal(3, 6, 4, dtype="float64"), np.array([6, 3, 1])
         options = {"return_sequences": True, "return_state": True, "zero_output_for_mask": True}
         _, ours = twins(kind, x.shape, dtype="float64", **options)
@@ -227,13 +291,54 @@ def test_sizes(kind, shape):
 
 
 @every_kind
-def test_no_rows(kind, calls):
+@pytest.mark.parametrize("masked", [False, True])
+def test_no_rows(kind, masked, calls):
     x = np.zeros((0, 4, 3), np.float32)
     _, ours = twins(kind, x.shape, return_sequences=True, return_state=True)
-    y, *states = arrays(ours(x))
+    y, *states = arrays(ours(x, mask=ops.convert_to_tensor(np.ones((0, 4), bool)) if masked else None))
     assert y.shape == (0, 4, 5)
     assert all(state.shape == (0, 5) for state in states)
     assert calls() == (BACKEND != "jax")  # which makes no calls for results without elements
+
+
+@every_kind
+@pytest.mark.parametrize("zero_output_for_mask", [False, True])
+def test_all_steps_masked(kind, zero_output_for_mask, calls):
+    stock, ours = twins(kind, (3, 6, 4), zero_output_for_mask=zero_output_for_mask, return_state=True)
+    call = {"mask": ops.zeros((3, 6), "bool"), "initial_state": [normal(3, 5)] * (1 + (kind == "LSTM"))}
+    expected = arrays(stock(normal(3, 6, 4), **call))
+    assert_same(arrays(ours(normal(3, 6, 4), **call)), expected)
+    assert calls() == 1
+
+
+@every_kind
+@pytest.mark.parametrize("gates", ["sigmoid", "hard_sigmoid"])
+def test_values_far_off(kind, gates, calls):
+    """Infinite ones, those that saturate gates, denormal ones, and what is not a number: each in a row of its own."""
+    x = normal(5, 6, 4)
+    x[0, 2, 1], x[1, 3] = np.nan, np.inf
+    x[2:4] *= np.array([1e30, 1e-40], np.float32)[:, None, None]
+    x[4] *= 30
+    options = {} if kind == "SimpleRNN" else {"recurrent_activation": gates}
+    stock, ours = twins(kind, x.shape, return_sequences=True, return_state=True, **options)
+    expected = arrays(stock(x))
+    assert np.isnan(expected[0][0]).any()
+    for a, b in zip(arrays(ours(x)), expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    assert calls() == 1
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_complex_numbers(calls):
+    """Are for Keras to refuse, or to take the real part of, as it does on PyTorch."""
+    outcomes = []
+    for layer in twins("LSTM", (3, 5, 4)):
+        try:
+            outcomes.append(arrays(layer(normal(3, 5, 4) + 1j * normal(3, 5, 4, seed=2)))[0].tolist())
+        except Exception as error:
+            outcomes.append(type(error))
+    assert outcomes[0] == outcomes[1]
+    assert calls() == 0
 
 
 @every_kind
@@ -266,7 +371,7 @@ def test_bidirectional(kind, merge_mode, calls):
             assert_same(found, expected)
 
 
-@every_kind
+@pytest.mark.parametrize("kind", KINDS)
 def test_stateful(kind, calls):
     shape = (3, 4, 2)
     stock, ours = twins(kind, shape, stateful=True, return_sequences=True)
@@ -308,15 +413,16 @@ def test_wrong_shapes(kind):
 
 
 @every_kind
-def test_one_state_for_all_rows(kind):
+@pytest.mark.parametrize("shape", [(1, 5), (5,)])
+def test_one_state_for_all_rows(kind, shape):
+    """Which Keras' own loop does not take in every cell and backend."""
     stock, ours = twins(kind, (3, 6, 4))
-    states = [normal(1, 5)] * (1 + (kind == "LSTM"))
-    if BACKEND == "jax":  # where Keras' own loop takes a state for each row alone
-        whole = [np.repeat(state, 3, axis=0) for state in states]
-        assert_same(gradients(ours, normal(3, 6, 4), states)[0], gradients(stock, normal(3, 6, 4), whole)[0])
-        return
-    for a, b in zip(gradients(ours, normal(3, 6, 4), states), gradients(stock, normal(3, 6, 4), states), strict=True):
-        assert_same(a, b)
+    states = [normal(*shape)] * (1 + (kind == "LSTM"))
+    expected, (dx, *others) = gradients(stock, normal(3, 6, 4), [np.tile(state, (3, 1)) for state in states])
+    found, slopes = gradients(ours, normal(3, 6, 4), states)
+    assert_same(found, expected)
+    summed = [d.sum(0).reshape(shape) for d in others[: len(states)]]
+    assert_same(slopes, [dx, *summed, *others[len(states) :]])
 
 
 @every_kind
@@ -354,9 +460,9 @@ class OwnLayer(fastrnn.keras.LSTM):
 
 
 FALLBACKS = [
-    ("LSTM", {"activation": "relu"}, {}, "activation relu with recurrent_activation sigmoid"),
-    ("GRU", {"recurrent_activation": "hard_sigmoid"}, {}, "with recurrent_activation hard_sigmoid"),
-    ("SimpleRNN", {"activation": None}, {}, "activation linear"),
+    ("LSTM", {"activation": "selu"}, {}, "activation selu with recurrent_activation sigmoid"),
+    ("GRU", {"recurrent_activation": "relu6"}, {}, "with recurrent_activation relu6"),
+    ("SimpleRNN", {"activation": functools.partial(keras.activations.relu, max_value=1)}, {}, "activation partial"),
     ("SimpleRNN", {"activation": layers.LeakyReLU()}, {}, "activation LeakyReLU"),
     ("LSTM", {"unroll": True}, {}, "unroll=True"),
     ("GRU", {"dtype": "mixed_bfloat16"}, {}, "computing in bfloat16"),
@@ -447,7 +553,7 @@ def stock_fitted(kind):
     return model, losses
 
 
-@every_kind
+@pytest.mark.parametrize("kind", KINDS if BACKEND != "jax" else ("LSTM",))
 def test_training(kind, calls, tmp_path):
     """`fit`, `evaluate`, `predict`, `save`, `load_model` and copies, as `compile` has it by default."""
     words, labels = texts()
@@ -513,6 +619,26 @@ def test_training_with_states_across_batches(kind, calls):
     np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-5)
     np.testing.assert_allclose(results[0][1], results[1][1], atol=1e-5)
     assert calls() == 9
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_relu_in_a_model(kind, calls, tmp_path):
+    """As common tutorials have it, in an LSTM, and as `compile` has it by default; and read back from a file."""
+    x, results = normal(8, 4, 1), []
+    for home in (layers, fastrnn.keras):
+        keras.utils.set_random_seed(1)
+        recurrent = layers.Bidirectional(getattr(home, kind)(9, activation="relu"))
+        model = keras.Sequential([keras.Input((4, 1)), recurrent, layers.Dense(1)])
+        model.compile("adam", "mse", run_eagerly=EAGERLY and home is layers)
+        losses = model.fit(x, x[:, -1], batch_size=4, shuffle=False, verbose=0).history["loss"]
+        results.append([losses, model.predict(x, verbose=0)])
+    np.testing.assert_allclose(results[1][0], results[0][0], rtol=1e-4)
+    np.testing.assert_allclose(results[1][1], results[0][1], atol=1e-4)
+    assert calls() == 2 * 2 * 2 + 2  # batches, directions, forward and backward; predict
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), results[1][1])
+    assert calls() == 2
 
 
 class Inside(keras.Model):
@@ -591,9 +717,9 @@ def test_a_program_that_cannot_be_edited(kind, calls, tmp_path):
 
 @pytest.mark.usefixtures("switched_off")
 def test_enabled_layers_fall_back(calls):
-    layer, _ = twins("LSTM", (3, 5, 4), activation="relu")
+    layer, _ = twins("LSTM", (3, 5, 4), activation="selu")
     expected = arrays(layer(normal(3, 5, 4)))
-    with fastrnn.keras.enable(), pytest.warns(UserWarning, match="activation relu"):
+    with fastrnn.keras.enable(), pytest.warns(UserWarning, match="activation selu"):
         np.testing.assert_array_equal(arrays(layer(normal(3, 5, 4)))[0], expected[0])
     assert calls() == 0
 
@@ -602,6 +728,11 @@ def test_enabled_layers_fall_back(calls):
 
 
 if BACKEND == "torch":
+
+    every_network = pytest.mark.parametrize(
+        ("kind", "options"),
+        [*((kind, {}) for kind in KINDS), ("LSTM", {"activation": "relu"}), ("GRU", {"activation": "softsign"})],
+    )
 
     def test_files_can_be_read_as_keras_own(tmp_path):
         """By a program without fastrnn; here, on a backend that needs no other package. All backends write the same."""
@@ -619,10 +750,10 @@ assert type(model.layers[2]) is keras.layers.GRU
         environment = os.environ | {"KERAS_BACKEND": "numpy"}
         subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, timeout=120, check=True)
 
-    @every_kind
-    def test_compiled(kind, calls):
+    @every_network
+    def test_compiled(kind, options, calls):
         """In one graph, with a mask too."""
-        stock, ours = twins(kind, (3, 6, 4), return_sequences=True, return_state=True)
+        stock, ours = twins(kind, (3, 6, 4), return_sequences=True, return_state=True, **options)
         compiled = torch.compile(ours, backend="aot_eager", fullgraph=True)
         for name in (None, "right", "holes"):
             mask = None if name is None else torch.from_numpy(masks(6)[name])
@@ -637,17 +768,17 @@ assert type(model.layers[2]) is keras.layers.GRU
             assert calls() == 2
         torch._dynamo.reset()
 
-    @every_kind
-    def test_mapped(kind):
-        _, ours = twins(kind, (3, 6, 4))
+    @every_network
+    def test_mapped(kind, options):
+        _, ours = twins(kind, (3, 6, 4), **options)
         x = torch.from_numpy(normal(5, 3, 6, 4))
         mask = torch.from_numpy(masks(6)["holes"])
         found = torch.func.vmap(lambda each: ours(each, mask=mask))(x)
         assert_same(arrays(list(found)), [arrays(ours(each, mask=mask))[0] for each in x])
 
-    @every_kind
-    def test_second_derivatives(kind):
-        stock, ours = twins(kind, (2, 4, 3))
+    @every_network
+    def test_second_derivatives(kind, options):
+        stock, ours = twins(kind, (2, 4, 3), **options)
         results = []
         for layer in (stock, ours):
             x = torch.from_numpy(normal(2, 4, 3)).requires_grad_()
@@ -699,7 +830,7 @@ if BACKEND == "tensorflow":
         assert not ours.supports_jit
         with fastrnn.keras.enable():
             assert not stock.supports_jit
-        assert getattr(fastrnn.keras, kind)(3, activation="elu").supports_jit
+        assert getattr(fastrnn.keras, kind)(3, activation="selu").supports_jit
         compiled = tf.function(lambda x: ours(x), jit_compile=True)
         with pytest.warns(UserWarning, match="a function that XLA compiles"):
             found = compiled(normal(3, 6, 4))

@@ -1,6 +1,7 @@
 """The examples in Keras learn, with fastrnn's layers as with Keras'. `test_keras.py` runs this file in a process."""
 
 import importlib.util
+import os
 import pickle
 import re
 import sys
@@ -13,7 +14,8 @@ import pytest
 import fastrnn
 
 pytest.importorskip("matplotlib")
-sys.modules["tensorflow"] = None  # Keras, on PyTorch, would import it to seed it, for seconds
+if os.environ.get("KERAS_BACKEND") != "tensorflow":
+    sys.modules["tensorflow"] = None  # Keras, on another backend, would import it to seed it, for seconds
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras' variables
 EXAMPLES = Path(__file__).parents[1] / "examples"

@@ -16,7 +16,8 @@ from torch.utils import checkpoint  # noqa: E402
 
 import fastrnn  # noqa: E402
 from fastrnn import _core  # noqa: E402
-from fastrnn.torch import _ops  # noqa: E402
+from fastrnn._options import FUNCTIONS, PUBLISHED, Options, check_options, written  # noqa: E402
+from fastrnn.torch import _cells, _ops  # noqa: E402
 from torch_cases import EXTRAS, KINDS, OURS, STOCK, as_state, flat, state_shapes, twins  # noqa: E402
 
 pytestmark = [  # what PyTorch says of itself
@@ -367,6 +368,37 @@ def test_operators(kind, options, full):
     y, _, _, tape = torch.ops.fastrnn.forward(*inputs, *rest)
     dy = torch.randn_like(y).requires_grad_()
     torch.library.opcheck(torch.ops.fastrnn.backward, (*inputs, y.detach(), tape, dy, None, None, *rest))
+
+
+@pytest.mark.parametrize("cell", ["rnn_tanh", "lstm", "gru", "gru_reset_before"])
+@pytest.mark.parametrize("first", FUNCTIONS)
+def test_operators_with_activations(cell, first):
+    """As strings behind the cell's name. Values and first derivatives are the kernels', beside them the network in
+    PyTorch's own operators; second derivatives are of the latter in both."""
+    torch.manual_seed(0)
+    names = list(FUNCTIONS)
+    begin, count = names.index(first), len(PUBLISHED[cell])
+    cell, options = check_options(cell, 1, Options([names[(begin + 4 * k) % len(names)] for k in range(count)]))
+    gates = {"lstm": 4, "rnn": 1}.get(cell.split("_")[0], 3)
+    rows = gates * 3
+    shapes = (4, 2, 2), (rows, 2), (rows, 3), (rows,), (rows,), *[(1, 2, 3)] * (1 + (cell == "lstm"))
+    inputs = [torch.randn(shape, dtype=torch.float64).mul(0.6).requires_grad_() for shape in shapes]
+    x, *weights, h0 = inputs[:6]
+    states = h0, *inputs[6:]
+    lengths = torch.tensor([4, 3])
+    c0 = states[1] if cell == "lstm" else None
+    text = written(cell, options)
+    calls = fastrnn.native_calls()
+    ours = _ops.forward(x, weights, h0, c0, lengths, None, text, 1, False, False, 0.0, True)[: 1 + len(states)]
+    y, finals = _cells.run(text, x, states, weights, num_layers=1, bias=True, bidirectional=False, lengths=lengths)
+    every = []
+    for results in (ours, (y, *finals)):
+        loss = sum((result * torch.linspace(1, 2, result.numel()).view_as(result)).sum() for result in results)
+        first_derivatives = torch.autograd.grad(loss, inputs, create_graph=True)
+        second = torch.autograd.grad(sum(d.square().sum() for d in first_derivatives), inputs, materialize_grads=True)
+        every.append([*results, *first_derivatives, *second])
+    assert fastrnn.native_calls() >= calls + 2
+    torch.testing.assert_close(*every, rtol=1e-9, atol=1e-9)
 
 
 class Tagger(torch.nn.Module):

@@ -79,6 +79,26 @@ def shown_activations(cell: str, directions: int, options: Options | None) -> tu
     return tuple(shown[:each] if directions == 2 and shown[:each] == shown[each:] else shown)
 
 
+def written(cell: str, options: Options | None) -> str:
+    """A cell and its activations as one string, for operators that have no place for more: "lstm", or "gru" and behind
+    it a name, alpha and beta of each function."""
+    if options is None:
+        return cell
+    return " ".join([cell, *(f"{name} {alpha!r} {beta!r}" for name, alpha, beta in options.activations or ())])
+
+
+def read(text: str, directions: int) -> tuple[str, Options | None]:
+    """The same the other way round. Raises ValueError unless there is a cell, and functions that it can have."""
+    cell, *words = text.split(" ")
+    if not words:
+        return cell, None
+    if cell not in PUBLISHED:
+        raise ValueError(f"unknown cell {cell!r}")
+    each = zip(words[::3], words[1::3], words[2::3], strict=True)
+    activations = [(name, float(alpha), float(beta)) for name, alpha, beta in each]
+    return check_options(cell, directions, Options(activations))
+
+
 def _check_activations(
     kind: str, count: int, directions: int, activations: Any
 ) -> tuple[tuple[str, float, float], ...]:

@@ -4,9 +4,9 @@
     fastrnn.keras.enable()                  the kernels under Keras' own layers, for what cannot be edited
     with fastrnn.keras.enable(): ...        the same for a while
 
-Layers of float32 and float64 on the CPU run in the kernels: an LSTM and a GRU with their default activations, a
-SimpleRNN of tanh, ReLU or sigmoid, with any mask, either direction, states and dropout. Everything else runs in Keras'
-own loop, and one warning says why. As everywhere in fastrnn, the kernels count denormal numbers as zero.
+Layers of float32 and float64 on the CPU run in the kernels, with any mask, either direction, states and dropout, and as
+activations tanh, sigmoid, relu, linear, elu, softplus, softsign, hard_sigmoid and, on JAX, leaky_relu. Everything else
+runs in Keras' own loop, and one warning says why. As everywhere in fastrnn, the kernels count denormal numbers as zero.
 """
 
 try:

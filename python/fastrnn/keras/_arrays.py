@@ -10,27 +10,29 @@ import numpy as np
 
 from .. import _core
 from .._spec import Array
+from ._served import Cell
 
 LINE = 64  # bytes; every array of a tape begins at a multiple
 
 
 @lru_cache(maxsize=256)
-def _network(cell: str, input_size: int, hidden_size: int, bias: bool, dtype: str) -> _core.Spec:
-    return _core.make_spec(cell, input_size, hidden_size, bias=bias, batch_first=True, dtype=dtype)
+def _network(cell: Cell, input_size: int, hidden_size: int, bias: bool, dtype: str) -> _core.Spec:
+    sizes = input_size, hidden_size
+    return _core.make_spec(cell.name, *sizes, bias=bias, batch_first=True, dtype=dtype, options=cell.options)
 
 
-def states_of(cell: str) -> int:
-    return 2 if cell == "lstm" else 1
+def states_of(cell: Cell) -> int:
+    return 2 if cell.name == "lstm" else 1
 
 
-def tape_bytes(cell: str, shape: Sequence[int], hidden_size: int, dtype: str) -> int:
+def tape_bytes(cell: Cell, shape: Sequence[int], hidden_size: int, dtype: str) -> int:
     """Of a call with an input of that shape."""
     values = shape[0] * shape[1] * np.dtype(dtype).itemsize
     widths = _core.tape_widths(_network(cell, shape[2], hidden_size, True, dtype))
     return sum(-(-n * values // LINE) * LINE for n in widths if n)
 
 
-def check(cell: str, shapes: Sequence[Sequence[int]]) -> None:
+def check(cell: Cell, shapes: Sequence[Sequence[int]]) -> None:
     """Raise ValueError unless the shapes, of x, the states and the weights, fit together."""
     count = states_of(cell)
     x, *states = (tuple(shape) for shape in shapes[: 1 + count])
@@ -55,7 +57,7 @@ def _address(array: Array | None) -> int:
     return 0 if array is None or array.size == 0 else array.ctypes.data
 
 
-def forward(cell: str, keep: bool, lengths: Array, x: Array, *arrays: Array) -> list[Array]:
+def forward(cell: Cell, keep: bool, lengths: Array, x: Array, *arrays: Array) -> list[Array]:
     """y, h_n, of an LSTM c_n, and the tape if it is to be kept.
 
     Args:
@@ -95,7 +97,7 @@ def forward(cell: str, keep: bool, lengths: Array, x: Array, *arrays: Array) -> 
     return [y, *finals, *([] if tape is None else [tape])]
 
 
-def backward(cell: str, kept: bool, sequences: bool, lengths: Array, *arrays: Array) -> list[Array]:
+def backward(cell: Cell, kept: bool, sequences: bool, lengths: Array, *arrays: Array) -> list[Array]:
     """dx, dh0, of an LSTM dc0, and the gradients of the weights.
 
     Args:

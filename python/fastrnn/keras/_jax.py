@@ -9,6 +9,8 @@ from typing import Any
 import jax
 from jax import Array
 
+from ._served import Cell
+
 try:
     from ..jax import gru, lstm, rnn
     from ..jax._register import platforms
@@ -27,11 +29,15 @@ else:
     }
 
 
-def refuses(x: Array, kernel: Array) -> str | None:
+def refuses(x: Array, kernel: Array, cell: Cell) -> str | None:
     if MISSING is not None:
         return f"want of fastrnn.jax ({MISSING})"
     platform, served = jax.default_backend(), platforms()
-    return None if platform in served else f"arrays on {platform} (this build has kernels for {' and '.join(served)})"
+    if platform not in served:
+        return f"arrays on {platform} (this build has kernels for {' and '.join(served)})"
+    if cell.options is not None and platform != "cpu":
+        return f"activations that the kernels for {platform} do not have"
+    return None
 
 
 def branches() -> bool:
@@ -39,7 +45,7 @@ def branches() -> bool:
 
 
 def run(
-    cell: str,
+    cell: Cell,
     x: Array,
     states: Sequence[Array],
     weights: Sequence[Array],
@@ -50,6 +56,13 @@ def run(
 ) -> tuple[Array | None, list[Array]]:
     """JAX itself tells calls that are differentiated from others, whatever `training` is."""
     initial = tuple(state[None] for state in states)
-    y, last = CALLS[cell](x, weights, initial if cell == "lstm" else initial[0], lengths=lengths, batch_first=True)
-    finals = last if cell == "lstm" else (last,)
+    y, last = CALLS[cell.name](
+        x,
+        weights,
+        initial if cell.name == "lstm" else initial[0],
+        lengths=lengths,
+        batch_first=True,
+        activations=cell.options and cell.options.activations,
+    )
+    finals = last if cell.name == "lstm" else (last,)
     return (y if sequences else None), [final[0] for final in finals]

@@ -39,9 +39,10 @@ def looper(stock: type) -> Any:
 class LSTM(keras.layers.LSTM):
     """A long short-term memory in place of `keras.layers.LSTM`: the same arguments, weights, calls and results.
 
-    The kernels serve `activation="tanh"` with `recurrent_activation="sigmoid"`, on the CPU, in float32 and float64,
-    with any mask. A call that they do not serve, as one that trains with `recurrent_dropout`, runs Keras' own loop,
-    and a warning says why, once.
+    The kernels serve it on the CPU, in float32 and float64, with any mask. As an activation they have tanh, sigmoid,
+    relu, linear, elu, softplus, softsign, hard_sigmoid and, on JAX, leaky_relu: Keras' own functions, or their names.
+    A call that they do not serve, as one that trains with `recurrent_dropout`, runs Keras' own loop, and a warning says
+    why, once.
 
     As in Keras, a call is `layer(sequence, initial_state=None, mask=None, training=False)`: sequence (B, T, I), states
     (B, units) each, h and c, mask (B, T) of bool. It gives the last output, (B, units); with `return_sequences` all of
@@ -68,7 +69,7 @@ class GRU(keras.layers.GRU):
 class SimpleRNN(keras.layers.SimpleRNN):
     """An Elman network in place of `keras.layers.SimpleRNN`: the same arguments, weights, calls and results.
 
-    The kernels serve `activation` "tanh", "relu" and "sigmoid"; the state is h alone. All else is as for `LSTM`.
+    The state is h alone. All else is as for `LSTM`.
     """
 
     inner_loop = looper(keras.layers.SimpleRNN)

@@ -3,7 +3,7 @@
 Here are the parts that Keras' operators can say for every backend: weights, masks, directions, dropout. The call
 itself is the backend's: `_torch`, `_tensorflow` and `_jax` each have
 
-    refuses(x, kernel)
+    refuses(x, kernel, cell)
                     why the kernels cannot serve a call with these tensors here and now, or None
     branches()      whether a tensor's value may decide what is computed
     run(cell, x, states, weights, lengths, sequences=…, training=…)
@@ -35,9 +35,10 @@ def inner_loop(stock: Callable[..., Any], layer: Any, sequences: Any, state: Any
     found = masks[0] if masks else None
     kernel = ops.convert_to_tensor(layer.cell.kernel)
     dtype = keras.backend.standardize_dtype(kernel.dtype)
-    reason = _served.unserved(layer, found, training, dtype)
+    cell = _served.cell_of(layer)
+    reason = _served.unserved(layer, sequences, found, training, dtype)
     if reason is None:
-        reason = f"Keras' backend {NAME}" if BACKEND is None else BACKEND.refuses(sequences, kernel)
+        reason = f"Keras' backend {NAME}" if BACKEND is None else BACKEND.refuses(sequences, kernel, cell)
     if reason is not None:
         result = stock(layer, sequences, state, mask, training=training)
         _served.warn_once(layer, reason)
@@ -46,7 +47,7 @@ def inner_loop(stock: Callable[..., Any], layer: Any, sequences: Any, state: Any
     states = [ops.cast(s, dtype) for s in keras.tree.flatten(state)]
     if len(states) != len(layer.state_size):
         raise ValueError(f"initial_state must have {len(layer.state_size)} tensors, got {len(states)}")
-    if any(s.shape[0] == 1 for s in states):  # one state for all rows
+    if any(len(s.shape) == 1 or s.shape[0] == 1 for s in states):  # one state for all rows
         states = [ops.broadcast_to(s, (ops.shape(x)[0], layer.units)) for s in states]
     if found is not None and any(None not in (a, b) and a != b for a, b in zip(x.shape[:2], found.shape, strict=True)):
         raise ValueError(f"mask must be of shape {tuple(x.shape[:2])}, got {tuple(found.shape)}")
@@ -135,7 +136,8 @@ def _rows(array: Any, index: Any) -> Any:
     """Of an array (B, T, N) the steps of an index (B, T): by whole rows, which is much faster than by elements."""
     batch, length, width = ops.shape(array)
     first = ops.expand_dims(ops.arange(batch, dtype="int32") * length, 1)
-    return ops.take(ops.reshape(array, (batch * length, width)), index + first, axis=0)
+    rows = ops.take(ops.reshape(array, (batch * length, width)), index + first, axis=0)
+    return ops.reshape(rows, (batch, length, width))  # which of nothing they are not on JAX
 
 
 def _either(condition: Any, one: Callable[[], Any], other: Callable[[], Any]) -> Any:

@@ -13,9 +13,10 @@ import tensorflow as tf
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
 from . import _arrays
+from ._served import Cell
 
 
-def refuses(x: tf.Tensor, kernel: tf.Tensor) -> str | None:
+def refuses(x: tf.Tensor, kernel: tf.Tensor, cell: Cell) -> str | None:
     if tf.config.list_logical_devices("GPU"):
         return "tensors on a GPU (this build has kernels for the CPU)"
     if not tf.executing_eagerly() and GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()):
@@ -28,7 +29,7 @@ def branches() -> bool:
 
 
 def run(
-    cell: str,
+    cell: Cell,
     x: tf.Tensor,
     states: Sequence[tf.Tensor],
     weights: Sequence[tf.Tensor],

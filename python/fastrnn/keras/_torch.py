@@ -8,9 +8,12 @@ import torch
 from torch import Tensor
 
 from ..torch._modules import operate, unserved
+from ._served import Cell
 
 
-def refuses(x: Tensor, kernel: Tensor) -> str | None:
+def refuses(x: Tensor, kernel: Tensor, cell: Cell) -> str | None:
+    if cell.options is not None and x.device.type == "cuda":
+        return "activations that the kernels for CUDA do not have"
     return unserved(x, (), (kernel,))
 
 
@@ -20,7 +23,7 @@ def branches() -> bool:
 
 
 def run(
-    cell: str,
+    cell: Cell,
     x: Tensor,
     states: Sequence[Tensor],
     weights: Sequence[Tensor],
@@ -31,5 +34,5 @@ def run(
 ) -> tuple[Tensor | None, list[Tensor]]:
     h0, c0 = (*(s.unsqueeze(0) for s in states), None)[:2]
     lengths = None if lengths is None else lengths.long()
-    y, *finals = operate(x, weights, h0, c0, lengths, None, cell, 1, False, True, 0.0)
+    y, *finals = operate(x, weights, h0, c0, lengths, None, cell.text, 1, False, True, 0.0)
     return y if sequences else None, [final.squeeze(0) for final in finals[: len(states)]]

@@ -11,14 +11,32 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
+from torch.nn.functional import linear, softplus, softsign
+
+from .._options import PUBLISHED, read
 
 Dropout = Callable[[Tensor, int], Tensor]  # (the input of a layer, the layer's number) -> what is left of it
 States = tuple[Tensor, ...]  # (h,), or (h, c) of an LSTM
 Step = Callable[[Tensor, States, Sequence[Tensor]], States]
+Function = Callable[[Tensor], Tensor]
+
+# f(a, α, β)
+FUNCTIONS: dict[str, Callable[[Tensor, float, float], Tensor]] = {
+    "tanh": lambda a, *_: a.tanh(),
+    "sigmoid": lambda a, *_: a.sigmoid(),
+    "relu": lambda a, *_: a.relu(),
+    "affine": lambda a, α, β: α * a + β,
+    "leaky_relu": lambda a, α, _: torch.where(a < 0, α * a, a),
+    "thresholded_relu": lambda a, α, _: torch.where(a <= α, 0, a),
+    "scaled_tanh": lambda a, α, β: α * (β * a).tanh(),
+    "hard_sigmoid": lambda a, α, β: (α * a + β).clamp(0, 1),
+    "elu": lambda a, α, _: torch.where(a < 0, α * a.clamp(max=0).expm1(), a),  # whose exponential overflows nowhere
+    "softsign": lambda a, *_: softsign(a),
+    "softplus": lambda a, *_: softplus(a, threshold=40),  # from where on it is a in float64, too
+}
 
 
-def _rnn(activate: Callable[[Tensor], Tensor]) -> Step:
+def _rnn(activate: Function) -> Step:
     def step(a: Tensor, states: States, recurrent: Sequence[Tensor]) -> States:
         (h,), (w_hh, b_hh) = states, recurrent
         return (activate(a + linear(h, w_hh, b_hh)),)
@@ -26,41 +44,67 @@ def _rnn(activate: Callable[[Tensor], Tensor]) -> Step:
     return step
 
 
-def _lstm(a: Tensor, states: States, recurrent: Sequence[Tensor]) -> States:
-    (h, c), (w_hh, b_hh, *projection) = states, recurrent
-    i, f, g, o = (a + linear(h, w_hh, b_hh)).chunk(4, -1)
-    c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-    h = o.sigmoid() * c.tanh()
-    return (linear(h, *projection) if projection else h), c
+def _lstm(gate: Function, candidate: Function, output: Function) -> Step:
+    def step(a: Tensor, states: States, recurrent: Sequence[Tensor]) -> States:
+        (h, c), (w_hh, b_hh, *projection) = states, recurrent
+        i, f, g, o = (a + linear(h, w_hh, b_hh)).chunk(4, -1)
+        c = gate(f) * c + gate(i) * candidate(g)
+        h = gate(o) * output(c)
+        return (linear(h, *projection) if projection else h), c
+
+    return step
 
 
-def _gru(a: Tensor, states: States, recurrent: Sequence[Tensor]) -> States:
-    (h,), (w_hh, b_hh) = states, recurrent
-    a_r, a_z, a_n = a.chunk(3, -1)
-    u_r, u_z, u_n = linear(h, w_hh, b_hh).chunk(3, -1)
-    r, z = (a_r + u_r).sigmoid(), (a_z + u_z).sigmoid()
-    n = (a_n + r * u_n).tanh()
-    return ((1 - z) * n + z * h,)
+def _gru(gate: Function, candidate: Function) -> Step:
+    def step(a: Tensor, states: States, recurrent: Sequence[Tensor]) -> States:
+        (h,), (w_hh, b_hh) = states, recurrent
+        a_r, a_z, a_n = a.chunk(3, -1)
+        u_r, u_z, u_n = linear(h, w_hh, b_hh).chunk(3, -1)
+        r, z = gate(a_r + u_r), gate(a_z + u_z)
+        n = candidate(a_n + r * u_n)
+        return ((1 - z) * n + z * h,)
+
+    return step
 
 
-def _gru_reset_before(a: Tensor, states: States, recurrent: Sequence[Tensor]) -> States:
-    (h,), (w_hh, b_hh) = states, recurrent
-    size = h.shape[-1]
-    a_r, a_z, a_n = a.chunk(3, -1) if b_hh is None else (a + b_hh).chunk(3, -1)
-    u_r, u_z = linear(h, w_hh[: 2 * size]).chunk(2, -1)
-    r, z = (a_r + u_r).sigmoid(), (a_z + u_z).sigmoid()
-    n = (a_n + linear(r * h, w_hh[2 * size :])).tanh()
-    return ((1 - z) * n + z * h,)
+def _gru_reset_before(gate: Function, candidate: Function) -> Step:
+    def step(a: Tensor, states: States, recurrent: Sequence[Tensor]) -> States:
+        (h,), (w_hh, b_hh) = states, recurrent
+        size = h.shape[-1]
+        a_r, a_z, a_n = a.chunk(3, -1) if b_hh is None else (a + b_hh).chunk(3, -1)
+        u_r, u_z = linear(h, w_hh[: 2 * size]).chunk(2, -1)
+        r, z = gate(a_r + u_r), gate(a_z + u_z)
+        n = candidate(a_n + linear(r * h, w_hh[2 * size :]))
+        return ((1 - z) * n + z * h,)
+
+    return step
 
 
-STEPS: dict[str, Step] = {
-    "rnn_tanh": _rnn(torch.tanh),
-    "rnn_relu": _rnn(torch.relu),
-    "rnn_sigmoid": _rnn(torch.sigmoid),
+# The step of each cell, given the functions that it applies.
+STEPS: dict[str, Callable[..., Step]] = {
+    "rnn_tanh": _rnn,
+    "rnn_relu": _rnn,
+    "rnn_sigmoid": _rnn,
     "lstm": _lstm,
     "gru": _gru,
     "gru_reset_before": _gru_reset_before,
 }
+
+
+def steps_of(cell: str, directions: int) -> list[Step]:
+    """Of each direction; a cell is a name, or what `_options.written` makes of it and its activations."""
+    name, options = read(cell, directions)
+    functions = [(f, 0.0, 0.0) for f in PUBLISHED[name]] * directions
+    if options is not None and options.activations is not None:
+        functions = list(options.activations)
+    each = len(functions) // directions
+    applied = [_function(*f) for f in functions]
+    return [STEPS[name](*applied[each * d : each * (d + 1)]) for d in range(directions)]
+
+
+def _function(name: str, alpha: float, beta: float) -> Function:
+    function = FUNCTIONS[name]
+    return lambda a: function(a, alpha, beta)
 
 
 def by_layer(weights: Sequence[Tensor], count: int, bias: bool) -> list[tuple[Tensor | None, ...]]:
@@ -91,6 +135,7 @@ def run(
     Returns y, (T, B, D*H_out), 0 past a row's length, and the last states.
     """
     directions = 1 + bidirectional
+    steps = steps_of(cell, directions)
     layers = by_layer(weights, num_layers * directions, bias)
     finals = []
     for layer in range(num_layers):
@@ -100,7 +145,7 @@ def run(
         for direction in range(directions):
             index = layer * directions + direction
             states = tuple(s[index] for s in initial)
-            y, final = _sequence(STEPS[cell], x, states, layers[index], lengths, reverse=direction == 1)
+            y, final = _sequence(steps[direction], x, states, layers[index], lengths, reverse=direction == 1)
             outputs.append(y)
             finals.append(final)
         x = torch.cat(outputs, -1) if bidirectional else outputs[0]

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .. import _core, _device, _dropout
+from .._options import read
 from . import _cells
 
 DTYPES = {torch.float32: "float32", torch.float64: "float64"}
@@ -42,8 +43,10 @@ class Network:
         dtype: torch.dtype,
         on_cuda: bool = False,
     ) -> None:
-        options = num_layers, bias, batch_first, dropout, bidirectional, proj_size
-        self.spec = _core.make_spec(cell, input_size, hidden_size, *options, DTYPES.get(dtype, "float32"))
+        numbers = num_layers, bias, batch_first, dropout, bidirectional, proj_size
+        name, options = read(cell, 1 + bidirectional)
+        own = DTYPES.get(dtype, "float32")
+        self.spec = _core.make_spec(name, input_size, hidden_size, *numbers, own, options)
         self.cuda = None
         self.cell = cell
         self.dtype = dtype
@@ -54,14 +57,14 @@ class Network:
         self.hidden = hidden_size
         self.output = proj_size or hidden_size
         self.width = self.output * (1 + bidirectional)
-        self.has_cell = cell == "lstm"
+        self.has_cell = name == "lstm"
         self.drops = dropout > 0 and num_layers > 1
         self.dropout = dropout
         self.arguments: dict[str, Any] = {"num_layers": num_layers, "bias": bias, "bidirectional": bidirectional}
         self._line = LINE
         self._tape = [(n, dtype.itemsize) for n in _core.tape_widths(self.spec) if n]  # values, and bytes of a value
         if on_cuda:
-            self.cuda = _device.cuda().Network(cell, input_size, hidden_size, *options, CUDA_DTYPES[dtype])
+            self.cuda = _device.network(self.spec, CUDA_DTYPES[dtype])
             self._line = CUDA_LINE
             self._tape = _device.cuda().tape_widths(self.cuda)
 
@@ -228,7 +231,7 @@ def network_of(
     """The network that an operator's arguments describe: its sizes are those of the weights."""
     count = num_layers * (1 + bidirectional)
     each = len(weights) // count if count > 0 else 0
-    if cell not in _cells.STEPS or each not in (2, 3, 4, 5) or len(weights) != each * count:
+    if cell.partition(" ")[0] not in _cells.STEPS or each not in (2, 3, 4, 5) or len(weights) != each * count:
         raise ValueError(f"fastrnn: {len(weights)} weights are not those of {num_layers} layers of {cell!r}")
     bias, projected = each > 3, each in (3, 5)
     output = int(weights[1].shape[-1])  # an int where sizes are symbols: a program is compiled for its weights' shapes
