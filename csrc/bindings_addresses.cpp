@@ -54,8 +54,7 @@ template <> struct pybind11::detail::type_caster<fastrnn::python::Address> {
 
   bool load(handle source, bool) {
     if (source.is_none()) return true;
-    value.pointer =
-        PyLong_Check(source.ptr()) ? PyLong_AsVoidPtr(source.ptr()) : fastrnn::python::address_of(source);
+    value.pointer = PyLong_Check(source.ptr()) ? PyLong_AsVoidPtr(source.ptr()) : fastrnn::python::address_of(source);
     if (PyErr_Occurred()) throw error_already_set();
     return true;
   }
@@ -180,7 +179,7 @@ void run_backward(const Network& net, const std::vector<Address>& weights, int t
 
 void define_addresses(py::module_& m) {
   using namespace py::literals;
-  py::register_local_exception<Unreadable>(m, "Unreadable", PyExc_RuntimeError);
+  py::register_local_exception<Unreadable>(m, "UnreadableError", PyExc_RuntimeError);
   m.def("tape_widths", [](const Network& net) { return tape_widths(net); }, "spec"_a);
   const auto define_forward = [&](auto* function) {
     m.def("forward_at", function, "spec"_a, "weights"_a, "threads"_a, "x"_a, "sizes"_a, "strides"_a, "batch_sizes"_a,

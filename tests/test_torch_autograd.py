@@ -557,7 +557,7 @@ def test_vmap(kind):
 
 @every_kind
 def test_vmap_over_inputs(kind):
-    """One call in inference, of what is mapped by one `vmap` in another, too; a call for each where there are gradients."""
+    """One call in inference, of what is mapped by one `vmap` in another, too; with gradients a call for each."""
     ours = OURS[kind](3, 4, 2, bidirectional=True)
     x, lengths = torch.randn(2, 3, 6, 2, 3), torch.tensor([[6, 0], [2, 5], [1, 1]])
     states = [torch.randn(2, 4, 2, 4) for _ in range(1 + (kind == "LSTM"))]

@@ -86,7 +86,7 @@ class _Tensor(Protocol):
 
 _Address: TypeAlias = int | _Tensor | None  # 0 and None: there is none
 
-class Unreadable(RuntimeError):
+class UnreadableError(RuntimeError):
     """A tensor has no memory: one that wraps another, or whose storage was emptied."""
 
 # Calls on addresses, for tensors that a framework owns and has checked; sizes and strides (in elements) of x. With

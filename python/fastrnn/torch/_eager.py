@@ -50,14 +50,14 @@ class Fused(torch.autograd.Function):
         same = _memory(*saved) == ctx.memory and ctx.layout == (x.shape, x.stride())
         net, seed = ctx.net, ctx.seed
 
-        def derivatives(*ends: Tensor | None) -> Any:
-            if same and not torch.is_grad_enabled() and plain(*ends):
-                given = net, weights, x, h0, c0, lengths, y, tape, seed
-                with suppress(_core.Unreadable):  # ends without memory, which PyTorch knows
-                    return _ops.gradients(*given, *ends, need_dx, need_dh0, batch_sizes)
+        def derivatives(dy: Tensor | None, dh_n: Tensor | None, dc_n: Tensor | None) -> Any:
+            given = net, weights, x, h0, c0, lengths, y, tape, seed, dy, dh_n, dc_n
+            if same and not torch.is_grad_enabled() and plain(dy, dh_n, dc_n):
+                with suppress(_core.UnreadableError):  # of ends without memory, which PyTorch knows
+                    return _ops.gradients(*given, need_dx, need_dh0, batch_sizes)
             if batch_sizes is None:
-                return _through_operator(net, weights, x, h0, c0, lengths, y, tape, seed, *ends, need_dx)
-            return _through_padding(net, weights, x, h0, c0, batch_sizes, seed, ends)
+                return _through_operator(*given, need_dx)
+            return _through_padding(net, weights, x, h0, c0, batch_sizes, seed, (dy, dh_n, dc_n))
 
         ends = dy, dh_n, dc_n
         batched = any(d is not None and is_legacy_batchedtensor(d) for d in ends)

@@ -224,7 +224,7 @@ class _Recurrent(RNNBase):
                 y, *finals = _eager.Fused.apply(net, x, h0, c0, lengths, batch_sizes, seed, *weights)
             else:
                 y, *finals = _ops.run(net, self._packed or weights, x, h0, c0, lengths, batch_sizes)
-        except _core.Unreadable:  # what a transform left behind, or zeros without memory: PyTorch knows what they are
+        except _core.UnreadableError:  # what a transform left behind, or zeros without memory: PyTorch knows
             return None
         return y, tuple(finals) if net.has_cell else finals[0]
 
@@ -252,8 +252,8 @@ class _Recurrent(RNNBase):
         return () if hx is None else tuple(hx) if pair else (hx,)
 
     def _check_weights(self) -> None:
-        """Raises RuntimeError unless the weights in place are of one type and of the module's own sizes: `torch.nn.LSTM`
-        does not look, and crashes."""
+        """Raises RuntimeError unless the weights in place are of one type and of the module's own sizes: where they are
+        not, `torch.nn.LSTM` may crash."""
         if torch.compiler.is_compiling():
             return  # the operator looks
         weights = self._weights()
