@@ -99,6 +99,8 @@ def test_zeros_without_memory(kind, mode):
 
 UNUSUAL = {
     "sparse": lambda t: t.to_sparse(),
+    "in compressed rows": lambda t: t.to_sparse_csr() if t.dim() == 2 else t,
+    "nested": lambda t: torch.nested.nested_tensor(list(t)),
     "of oneDNN's layout": lambda t: t.to_mkldnn(),
     "quantized": lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8),
     "complex": lambda t: t.to(torch.complex64),
@@ -115,7 +117,7 @@ UNUSUAL = {
 @every_kind
 @every_mode
 @pytest.mark.parametrize("what", UNUSUAL)
-@pytest.mark.filterwarnings("ignore:fastrnn.torch", "ignore:.*quantize", "ignore:.*[Ss]parse")
+@pytest.mark.filterwarnings("ignore:fastrnn.torch", "ignore:.*quantize", "ignore:.*[Ss]parse", "ignore:.*nested")
 def test_unusual_tensors(kind, mode, what):
     """As torch.nn, whose LSTM crashes for some, takes or refuses them."""
     stock, ours = twins(kind, 3, 4)

@@ -95,7 +95,8 @@ def patch() -> Iterator[None]:
 
     Modules that are made inside stay fastrnn's. `isinstance(module, torch.nn.LSTM)` holds for both kinds inside.
     Names that a program imported before, by `from torch.nn import LSTM`, are not reached: import it inside, or use
-    `replace_` on its model. The names are the process's: other threads see them, too.
+    `replace_` on its model. The names are the process's: other threads see them, too. `torch.compile` breaks a graph at
+    what is an instance of `torch.nn.LSTM`: programs that it compiles inside are in pieces.
     """
     stands = {name: _stand_in(name) for name in _OURS}
     before = [(home, name, getattr(home, name)) for home in _HOMES for name in stands]
