@@ -257,9 +257,10 @@ def test_parity(case, calls):
 @pytest.mark.parametrize("activation", sorted({*ACTIVATIONS, "leaky_relu"}))
 def test_slopes_at_zero(activation, calls):
     """Those of functions that have a kink there, too: with an input of zeros and no bias yet, everything is 0."""
-    stock, ours = twins("LSTM", (2, 3, 4), activation=activation, return_sequences=True)
+    kind = "SimpleRNN" if BACKEND == "jax" else "LSTM"  # which takes longer to compile
+    stock, ours = twins(kind, (2, 3, 4), activation=activation, return_sequences=True)
     for layer in (stock, ours):
-        layer.cell.bias.assign(ops.zeros(20))
+        layer.cell.bias.assign(ops.zeros(layer.cell.bias.shape))
     expected = gradients(stock, np.zeros((2, 3, 4), np.float32))
     with contextlib.nullcontext() if activation in ACTIVATIONS else pytest.warns(UserWarning, match="leaky_relu"):
         found = gradients(ours, np.zeros((2, 3, 4), np.float32))
@@ -351,24 +352,6 @@ def test_padding_is_not_read(kind):
     results, (dx, *dweights) = gradients(ours, x, mask=ops.convert_to_tensor(mask))
     assert all(np.isfinite(a).all() for a in (*results, dx, *dweights))
     assert not dx[~mask].any()
-
-
-@every_kind
-@pytest.mark.parametrize("merge_mode", ["concat"] if BACKEND == "jax" else ["concat", None])
-def test_bidirectional(kind, merge_mode, calls):
-    x, mask = normal(3, 6, 4), ops.convert_to_tensor(masks(6)["right"])
-    for options in ({"return_sequences": True}, {"return_state": True, "return_sequences": True}, {}):
-        stock = layers.Bidirectional(getattr(layers, kind)(5, **options), merge_mode=merge_mode)
-        ours = layers.Bidirectional(getattr(fastrnn.keras, kind)(5, **options), merge_mode=merge_mode)
-        for layer in (stock, ours):
-            layer.build(x.shape)
-        ours.set_weights(stock.get_weights())
-        for call in ({}, {"mask": mask}):
-            expected = arrays(stock(x, **call))
-            calls()
-            found = arrays(ours(x, **call))
-            assert calls() == 2
-            assert_same(found, expected)
 
 
 @pytest.mark.parametrize("kind", KINDS)
