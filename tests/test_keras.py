@@ -26,27 +26,27 @@ def needs(*packages):
             pytest.skip(f"could not import {package!r}")
 
 
-def checks(backend, file, *options):
-    """One that hangs tells where."""
+def checks(backend, *options):
+    """Runs pytest. A test that hangs tells where."""
     options = ("-q", "-p", "no:cacheprovider", "-o", "faulthandler_timeout=300", *options)
     try:
-        done = run(backend, "-m", "pytest", *options, FOLDER / file)
+        done = run(backend, "-m", "pytest", *options)
     except subprocess.TimeoutExpired as error:
-        pytest.fail(f"{file} on {backend} did not end: {error.stdout}{error.stderr}")
+        pytest.fail(f"{backend} did not end: {error.stdout}{error.stderr}")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_backend(backend):
     needs("keras", backend)
-    checks(backend, "keras_checks.py")
+    checks(backend, "-o", "python_files=check_*.py", FOLDER / "keras_checks")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_examples(backend):
     """All on PyTorch; one on the others, which they are run on in the same way."""
     needs("keras", backend, "sklearn", "statsmodels", "matplotlib")
-    checks(backend, "keras_example_checks.py", *([] if backend == "torch" else ["-k", "test_forecasting"]))
+    checks(backend, FOLDER / "keras_example_checks.py", *([] if backend == "torch" else ["-k", "test_forecasting"]))
 
 
 @pytest.mark.parametrize(
