@@ -9,15 +9,6 @@ from twins import arrays, assert_same, every_kind, masks, normal, twins
 
 import fastrnn
 import fastrnn.keras
-from fastrnn.keras._layers import STOCK
-
-
-@pytest.fixture
-def switched_off():
-    yield
-    fastrnn.keras.disable()
-    assert all(kind.inner_loop is loop for kind, loop in STOCK.items())
-    assert not {"inner_loop", "supports_jit"} & vars(layers.SimpleRNN).keys()
 
 
 @every_kind

@@ -2,10 +2,12 @@
 
 import keras
 import pytest
+from keras import layers
 from twins import BACKEND
 
 import fastrnn
 from fastrnn.keras import _served
+from fastrnn.keras._layers import STOCK
 
 collect_ignore = [f"check_{other}.py" for other in {"torch", "tensorflow", "jax"} - {BACKEND}]
 
@@ -32,3 +34,11 @@ def calls():
         return before - last
 
     return since
+
+
+@pytest.fixture
+def switched_off():
+    yield
+    fastrnn.keras.disable()
+    assert all(kind.inner_loop is loop for kind, loop in STOCK.items())
+    assert not {"inner_loop", "supports_jit"} & vars(layers.SimpleRNN).keys()
