@@ -40,6 +40,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
       py::set_error(PyExc_MemoryError, (std::string("not enough memory for ") + e.what()).c_str());
     }
   });
+  all_cells();  // chooses the instruction set: a child that is forked later never finds that half done
   define_spec(m);
   define_arrays(m);
   define_addresses(m);

@@ -1,10 +1,9 @@
-// What the parts of the Python module have in common: descriptions of networks, messages, the GIL, and how a call's
+// What the parts of the Python module have in common: descriptions of networks, messages, and how a call's
 // arrays are laid out, whoever owns their memory.
 #pragma once
 
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
-#include <unistd.h>
 
 #include <optional>
 #include <string>
@@ -12,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "bindings_gil.h"
 #include "fastrnn.h"
 
 namespace fastrnn::python {
@@ -42,32 +42,6 @@ std::string size_as_text(size_t bytes);
 struct NoMemory : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
-
-// --- the GIL ---------------------------------------------------------------------------------------------------------
-
-// Calls function() without the GIL. Unlike pybind11's gil_scoped_release it may be met by the end of the interpreter: a
-// daemon thread that asks for the GIL then is unwound by Python, which no destructor may be in the way of. It waits for
-// the end of the process here.
-template <class Function> void without_gil(Function&& function) {
-  PyThreadState* const state = PyEval_SaveThread();
-  const auto come_back = [&] {
-    try {
-      PyEval_RestoreThread(state);
-    } catch (...) {
-      for (;;) pause();
-    }
-  };
-  try {
-    function();
-  } catch (const std::bad_alloc&) {
-    come_back();
-    throw NoMemory("the call's scratch memory");
-  } catch (...) {
-    come_back();
-    throw;
-  }
-  come_back();
-}
 
 // --- the shape of a call --------------------------------------------------------------------------------------------
 
@@ -115,18 +89,27 @@ Network make_network(const std::string& cell, int64_t input_size, int64_t hidden
 
 // --- calls ----------------------------------------------------------------------------------------------------------
 
+// Calls function() without the GIL; `memory` is what it asks the system for.
+template <class Function> void compute(const char* memory, Function&& function) {
+  try {
+    without_gil(function);
+  } catch (const std::bad_alloc&) {
+    throw NoMemory(memory);
+  }
+}
+
 template <class Weights> void call_forward(const Network& net, const Weights& weights, const Forward& call) {
-  without_gil([&] { forward(net, weights, call); });
+  compute("the call's scratch memory", [&] { forward(net, weights, call); });
 }
 inline void call_backward(const Network& net, const std::vector<LayerWeights>& weights, const Backward& call) {
-  without_gil([&] { backward(net, weights, call); });
+  compute("the call's scratch memory", [&] { backward(net, weights, call); });
 }
 
 // Weights packed for inference.
 class Prepared {
  public:
   Prepared(const Network& net, const std::vector<LayerWeights>& layers) : net_(net) {
-    without_gil([&] { packed_ = pack(net, layers); });
+    compute("the packed weights", [&] { packed_ = pack(net, layers); });
   }
   const Network& net() const { return net_; }
   const Packed& packed() const { return packed_; }

@@ -90,53 +90,54 @@ std::vector<int64_t> lengths_of(const int64_t* batch_sizes, int64_t steps, int64
 // How a call's arrays lie over time: in the order of the network's axes, or packed, (sum of lengths, n).
 class Layout {
  public:
-  Layout(const Network& net, const Shape& x, Address batch_sizes, int64_t steps) : net_(net) {
+  Layout(const Network& net, const Shape& x, Address batch_sizes, int64_t steps, Address lengths) : net_(net) {
     if (batch_sizes.pointer) {
+      packed_ = true;
       lengths_ = lengths_of(static_cast<const int64_t*>(batch_sizes.pointer), steps, x[0]);
       extent_ = {steps, static_cast<int64_t>(lengths_.size()), true};
     } else {
       extent_ = extent_of(net, x);
+      if (lengths.pointer) copy(static_cast<const int64_t*>(lengths.pointer));
     }
   }
 
   // x with its sizes and strides in elements, the other inputs and y contiguous.
-  void fill(Forward& call, int threads, Address x, const Shape& shape, const Shape& strides, Address lengths,
-            Address h0, Address c0, Address y) const {
+  void fill(Forward& call, int threads, Address x, const Shape& shape, const Shape& strides, Address h0, Address c0,
+            Address y) const {
     call.threads = threads;
     call.on_openmp = true;
     call.steps = extent_.steps, call.rows = extent_.rows;
-    call.packed = packed();
+    call.packed = packed_;
     call.x =
-        packed() ? Strided{x.pointer, 0, strides[0], strides[1]} : strided(net_, extent_, x.pointer, shape, strides);
-    call.lengths = packed() ? lengths_.data() : checked(static_cast<const int64_t*>(lengths.pointer));
+        packed_ ? Strided{x.pointer, 0, strides[0], strides[1]} : strided(net_, extent_, x.pointer, shape, strides);
+    call.lengths = lengths_.empty() ? nullptr : lengths_.data();
     call.h0 = h0.pointer, call.c0 = c0.pointer;
     call.y = contiguous(y, net_.width());
   }
 
   Strided contiguous(Address address, int64_t width) const {
-    if (packed()) return {address.pointer, 0, width, 1};
+    if (packed_) return {address.pointer, 0, width, 1};
     const Shape shape = over_time(net_, extent_, {width});
     const Shape strides = extent_.batched ? Shape{shape[1] * width, width, 1} : Shape{width, 1};
     return strided(net_, extent_, address.pointer, shape, strides);
   }
 
  private:
-  bool packed() const { return !lengths_.empty(); }
-
-  // Lengths may lie in memory of the program's own, where they can change between a forward call and its backward call.
-  const int64_t* checked(const int64_t* lengths) const {
-    for (int64_t row = 0; lengths && row < extent_.rows; ++row) {
-      if (lengths[row] < 0 || lengths[row] > extent_.steps) {
+  // They may lie in memory of the program's own, where another thread can change them at any time.
+  void copy(const int64_t* lengths) {
+    lengths_.assign(lengths, lengths + extent_.rows);
+    for (const int64_t length : lengths_) {
+      if (length < 0 || length > extent_.steps) {
         throw py::value_error("lengths must be from 0 to " + std::to_string(extent_.steps) + ", got " +
-                              std::to_string(lengths[row]));
+                              std::to_string(length));
       }
     }
-    return lengths;
   }
 
   const Network& net_;
   Extent extent_;
-  std::vector<int64_t> lengths_;  // of packed rows
+  bool packed_ = false;
+  std::vector<int64_t> lengths_;
 };
 
 std::vector<LayerWeights> weights_of(const Network& net, const std::vector<Address>& weights) {
@@ -148,9 +149,9 @@ template <class Weights>
 void run_forward(const Network& net, const Weights& weights, int threads, Address x, const Shape& shape,
                  const Shape& strides, Address batch_sizes, int64_t steps, Address lengths, Address h0, Address c0,
                  Address y, Address h_n, Address c_n, Address tape, uint64_t dropout_seed) {
-  const Layout layout(net, shape, batch_sizes, steps);
+  const Layout layout(net, shape, batch_sizes, steps, lengths);
   Forward call{};
-  layout.fill(call, threads, x, shape, strides, lengths, h0, c0, y);
+  layout.fill(call, threads, x, shape, strides, h0, c0, y);
   call.h_n = h_n.pointer, call.c_n = c_n.pointer;
   call.tape = static_cast<std::byte*>(tape.pointer);
   call.dropout_seed = dropout_seed;
@@ -161,9 +162,9 @@ void run_backward(const Network& net, const std::vector<Address>& weights, int t
                   const Shape& strides, Address batch_sizes, int64_t steps, Address lengths, Address h0, Address c0,
                   Address y, Address tape, uint64_t dropout_seed, Address dy, Address dh_n, Address dc_n, Address dx,
                   Address dh0, Address dc0, const std::vector<Address>& gradients) {
-  const Layout layout(net, shape, batch_sizes, steps);
+  const Layout layout(net, shape, batch_sizes, steps, lengths);
   Backward call{};
-  layout.fill(call, threads, x, shape, strides, lengths, h0, c0, y);
+  layout.fill(call, threads, x, shape, strides, h0, c0, y);
   call.tape = static_cast<std::byte*>(tape.pointer);
   call.dropout_seed = dropout_seed;
   if (dy.pointer) call.dy = layout.contiguous(dy, net.width());

@@ -21,7 +21,9 @@ using Address = uintptr_t;
 using Shape = std::vector<int64_t>;
 
 // In the order of the enumerations.
-const char* const cells[] = {"rnn_tanh", "rnn_relu", "rnn_sigmoid", "lstm", "gru", "gru_reset_before"};
+#define CELL(name, with_options) #name,
+const char* const cells[] = {FASTRNN_CELLS(CELL)};
+#undef CELL
 const char* const dtypes[] = {"float32", "float64", "float16", "bfloat16"};
 const char* const ways[] = {"automatic", "step_by_step", "one_sm", "cluster", "grid"};
 
@@ -129,8 +131,8 @@ template <class Call, class Run>
 void run(const Network& net, const Call& call, const py::function& allocate, int device, Run run_on) {
   const auto bytes = cuda::workspace(net, call);
   auto* memory = static_cast<std::byte*>(pointer(allocate(bytes).template cast<Address>()));
-  const py::gil_scoped_release release;
-  contexts().use(device, [&](cuda::Context& context) { run_on(context, memory, settings()); });
+  python::without_gil(
+      [&] { contexts().use(device, [&](cuda::Context& context) { run_on(context, memory, settings()); }); });
 }
 
 void run_forward(const Network& net, const std::vector<Address>& weights, const Arguments& a, Address h_n, Address c_n,
@@ -231,16 +233,12 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
           "upload",
           [](const cuda::DeviceMemory& memory, const std::string_view from) {
             if (from.size() != memory.bytes()) throw py::value_error("from: not as large as the memory");
-            const py::gil_scoped_release release;
-            memory.upload(from.data());
+            python::without_gil([&] { memory.upload(from.data()); });
           },
           "data"_a)
       .def("download", [](const cuda::DeviceMemory& memory) {
         std::string to(memory.bytes(), '\0');
-        {
-          const py::gil_scoped_release release;
-          memory.download(to.data());
-        }
+        python::without_gil([&] { memory.download(to.data()); });
         return py::bytes(to);
       });
   py::class_<dlpack::Borrowed>(m, "Borrowed", py::module_local())

@@ -12,6 +12,8 @@
 #include <utility>
 #include <vector>
 
+#include "bindings_gil.h"
+
 namespace fastrnn::dlpack {
 
 namespace py = pybind11;
@@ -115,8 +117,7 @@ py::object lent(py::object owner, uintptr_t address, std::vector<int64_t> shape,
   managed.context = loan.get();
   managed.deleter = [](M* done) {
     if (!Py_IsInitialized()) return;  // the process ends, and its memory with it
-    const py::gil_scoped_acquire gil;
-    delete static_cast<Loan*>(done->context);
+    python::with_gil([&] { delete static_cast<Loan*>(done->context); });
   };
   if constexpr (std::is_same_v<M, ManagedVersioned>) managed.major = version;
   PyObject* capsule = PyCapsule_New(&managed, M::name, [](PyObject* unused) {

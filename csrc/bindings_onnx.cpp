@@ -44,7 +44,7 @@ py::list run_onnx(const Network& net, const std::string& element, bool reverse, 
     out[i] = const_cast<void*>(result.data());
     results.append(result);
   }
-  without_gil([&] { onnx::run(attributes, network, in, lengths, out); });
+  compute("the call's scratch memory", [&] { onnx::run(attributes, network, in, lengths, out); });
   return results;
 }
 

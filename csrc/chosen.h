@@ -2,6 +2,8 @@
 // clipped arguments, peepholes, coupled gates. Written against functions.h, on the CPU alone.
 #pragma once
 
+#include <limits>
+
 #include "fastrnn.h"
 #include "rows.h"
 
@@ -22,7 +24,10 @@ template <class T, int Gates, int Functions> class Chosen {
         peepholes_(options.peephole ? peepholes : nullptr), stride_(stride) {
     for (int f = 0; f < Functions; ++f) {
       const Activation& a = options.functions[reverse][f];
-      functions_[f] = {a.function, static_cast<T>(a.alpha), static_cast<T>(a.beta)};
+      const bool flat = a.function == Function::relu || a.function == Function::thresholded_relu ||
+                        a.function == Function::hard_sigmoid;
+      functions_[f] = {a.function, static_cast<T>(a.alpha), static_cast<T>(a.beta),
+                       flat || options.coupled || options.clip <= std::numeric_limits<double>::max()};
     }
   }
 
@@ -38,9 +43,11 @@ template <class T, int Gates, int Functions> class Chosen {
       kept[Gates + i] = (a > all_.clip_) | (a < -all_.clip_) ? V{} : slope;
       return kept[i] = y;
     }
-    template <int, int i> FASTRNN_FN V backward(const V* kept, V dy) const {
-      const V slope = kept[Gates + i];
-      return slope == V{} ? V{} : dy * slope;
+    // Where a function is flat by its definition nothing passes, were dy infinite or NaN.
+    template <int f, int i> FASTRNN_FN V backward(const V* kept, V dy) const {
+      const V slope = kept[Gates + i], da = dy * slope;
+      if (!all_.functions_[f].flat) return da;
+      return slope == V{} ? V{} : da;
     }
     template <int f> FASTRNN_FN V value(V a) const {
       V slope{};
@@ -65,6 +72,7 @@ template <class T, int Gates, int Functions> class Chosen {
   struct Scaled {
     Function function;
     T alpha, beta;
+    bool flat;  // somewhere
   };
 
   // f(x), and its slope there. Not inlined: a step applies it to several gates.
@@ -105,9 +113,10 @@ template <class T, int Gates, int Functions> class Chosen {
         slope = x < zero ? fma(alpha, y, alpha) : one;
         return x < zero ? alpha * y : x;
       case Function::softsign:
-        y = one / (one + (x < zero ? -x : x));
-        slope = y * y;
-        return x * y;
+        y = one + (x < zero ? -x : x);
+        slope = one / y;  // 0 where it would be denormal
+        slope = slope * slope;
+        return x / y;
       case Function::softplus:
         slope = sigmoid(x);
         return softplus(x);

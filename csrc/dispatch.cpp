@@ -4,18 +4,10 @@
 #include <cstdlib>
 #include <cstring>
 #include <stdexcept>
+#include <string>
 
 #include "isas.h"
 #include "kernels.h"
-
-// Each cell, in the order of the enumeration, and the kernels that run it with options.
-#define FASTRNN_CELLS(CELL)      \
-  CELL(rnn_tanh, rnn_options)    \
-  CELL(rnn_relu, rnn_options)    \
-  CELL(rnn_sigmoid, rnn_options) \
-  CELL(lstm, lstm_options)       \
-  CELL(gru, gru_options)         \
-  CELL(gru_reset_before, gru_reset_before_options)
 
 namespace fastrnn {
 
@@ -62,7 +54,13 @@ bool runs(Isa isa) {
 
 Isa initial_isa() {
   const std::vector<Isa> available = available_isas();
-  if (available.empty()) throw std::runtime_error("fastrnn: this build needs a processor of level x86-64-v2 or better");
+  if (available.empty()) {
+    std::string built;
+#define ISA(i) built += std::string(built.empty() ? "" : ", ") + name(Isa::i);
+    FASTRNN_ISAS(ISA)
+#undef ISA
+    throw std::runtime_error("fastrnn: this processor runs none of the instruction sets of this build: " + built);
+  }
   if (const char* wanted = std::getenv("FASTRNN_ISA")) {
     for (const Isa isa : available) {
       if (std::strcmp(wanted, name(isa)) == 0) return isa;
@@ -115,9 +113,9 @@ const std::vector<CellTraits>& all_cells() {
 }
 
 const std::vector<std::string>& function_names() {
-  static const std::vector<std::string> names = {"tanh",       "sigmoid",          "relu",        "affine",
-                                                 "leaky_relu", "thresholded_relu", "scaled_tanh", "hard_sigmoid",
-                                                 "elu",        "softsign",         "softplus"};
+#define FUNCTION(name) #name,
+  static const std::vector<std::string> names = {FASTRNN_FUNCTIONS(FUNCTION)};
+#undef FUNCTION
   return names;
 }
 

@@ -2,8 +2,10 @@
 //
 // The core knows no Python and no framework. An adapter checks its arguments, allocates the outputs and makes one call
 // for a whole network: layers, directions, dropout, lengths. All functions may be called from many threads at once and
-// after fork(). They throw std::bad_alloc, before anything is written, when scratch memory cannot be had; sizes that
-// do not fit together are the caller's error and are not looked for here.
+// after fork(). They throw, before anything is written, std::bad_alloc when scratch memory cannot be had, and
+// std::runtime_error on a processor that none of the kernels are for or when OpenMP gives fewer threads than it
+// promised and no others can be started. Sizes that do not fit together are the caller's error and are not looked for
+// here.
 //
 // Sizes: T steps, B rows (sequences), I inputs, H hidden units, P outputs of a direction (proj_size, or H without a
 // projection), L layers, D directions, G gates (RNN 1, LSTM 4 in the order i f g o, GRU 3 in the order r z n).
@@ -16,9 +18,13 @@
 #include <string>
 #include <vector>
 
+#include "cells/list.h"
+
 namespace fastrnn {
 
-enum class Cell { rnn_tanh, rnn_relu, rnn_sigmoid, lstm, gru, gru_reset_before };
+#define CELL(name, with_options) name,
+enum class Cell { FASTRNN_CELLS(CELL) };
+#undef CELL
 
 // What callers need to know of a cell; csrc/cells/ says it.
 struct CellTraits {
@@ -38,19 +44,21 @@ enum class Isa { baseline, avx2, avx512, neon };
 
 // Functions that a network can apply in place of its cell's own; those and their parameters that ONNX has for its
 // operators RNN, LSTM and GRU.
-enum class Function {
-  tanh,
-  sigmoid,
-  relu,              // max(x, 0)
-  affine,            // alpha x + beta
-  leaky_relu,        // x, or alpha x where x < 0
-  thresholded_relu,  // x, or 0 where x <= alpha
-  scaled_tanh,       // alpha tanh(beta x)
-  hard_sigmoid,      // alpha x + beta, kept in 0 ... 1
-  elu,               // x, or alpha (e^x - 1) where x < 0
-  softsign,          // x / (1 + |x|)
-  softplus           // log(1 + e^x)
-};
+#define FASTRNN_FUNCTIONS(FUNCTION)                                  \
+  FUNCTION(tanh)                                                     \
+  FUNCTION(sigmoid)                                                  \
+  FUNCTION(relu)             /* max(x, 0) */                         \
+  FUNCTION(affine)           /* alpha x + beta */                    \
+  FUNCTION(leaky_relu)       /* x, or alpha x where x < 0 */         \
+  FUNCTION(thresholded_relu) /* x, or 0 where x <= alpha */          \
+  FUNCTION(scaled_tanh)      /* alpha tanh(beta x) */                \
+  FUNCTION(hard_sigmoid)     /* alpha x + beta, kept in 0 ... 1 */   \
+  FUNCTION(elu)              /* x, or alpha (e^x - 1) where x < 0 */ \
+  FUNCTION(softsign)         /* x / (1 + |x|) */                     \
+  FUNCTION(softplus)         /* log(1 + e^x) */
+#define FUNCTION(name) name,
+enum class Function { FASTRNN_FUNCTIONS(FUNCTION) };
+#undef FUNCTION
 const std::vector<std::string>& function_names();  // in this order
 struct Activation {
   Function function;
@@ -181,7 +189,7 @@ void backward(const Spec&, const std::vector<LayerWeights>&, const Backward&);
 // Scratch memory, in bytes, that a call of these sizes uses beside its arguments. One with lengths uses 8 (2 B + T + 2)
 // more, packed 8 (T + 1) more still, and may be shared out in another way, with that one's chunks. 64 MiB of it stay
 // with the calling thread for its next call.
-size_t forward_scratch(const Spec&, int64_t steps, int64_t rows, bool training, bool packed);
+size_t forward_scratch(const Spec&, int64_t steps, int64_t rows, bool training, bool prepared);
 size_t backward_scratch(const Spec&, int64_t steps, int64_t rows);
 
 // Threads that a call may use: FASTRNN_NUM_THREADS, or the processors that this process may run on, no more than its
@@ -193,7 +201,7 @@ void set_num_threads(int threads);  // at least 1
 // omp_get_num_threads, omp_get_thread_limit and omp_in_parallel. A library that computes with OpenMP keeps its idle
 // threads spinning for a while, on the cores that the core's own would want; calls between its own can say that they
 // run on the same threads. In a child after fork(), which OpenMP's threads do not survive, all calls have the core's
-// own.
+// own, and this does nothing.
 struct OpenMP {
   void (*parallel)(void (*body)(void*), void* context, unsigned threads, unsigned flags);
   int (*thread_num)();

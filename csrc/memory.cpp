@@ -6,13 +6,14 @@
 #include <vector>
 
 #include "fastrnn.h"
+#include "red_zone.h"
 
 namespace fastrnn {
 namespace {
 
 constexpr size_t line = 64, large_page = size_t{2} << 20;
 
-#if defined(__SANITIZE_ADDRESS__)
+#if FASTRNN_ASAN
 constexpr size_t recycled_bytes = 0;  // a block in use again would hide what still points into it
 #else
 constexpr size_t recycled_bytes = size_t{256} << 20;
@@ -69,17 +70,14 @@ class Recycler {
   size_t total_ = 0;
 };
 
-Recycler& recycler() {
-  static Recycler& all = *new Recycler;  // never destroyed: results may outlive what main() leaves behind
-  return all;
-}
+Recycler& recycler = *new Recycler;  // never destroyed: results may outlive what main() leaves behind
 
 }  // namespace
 
 void Release::operator()(std::byte* data) const {
   if (bytes < 2 * large_page) {
     ::operator delete(data, std::align_val_t{line});
-  } else if (!recycler().keep(data, bytes)) {
+  } else if (!recycler.keep(data, bytes)) {
     Recycler::release(data);
   }
 }
@@ -89,7 +87,7 @@ Memory allocate(size_t bytes) {
     return Memory(static_cast<std::byte*>(::operator new(bytes, std::align_val_t{line})), Release{bytes});
   }
   bytes = (bytes + large_page - 1) / large_page * large_page;
-  if (std::byte* data = recycler().take(bytes)) return Memory(data, Release{bytes});
+  if (std::byte* data = recycler.take(bytes)) return Memory(data, Release{bytes});
   Memory memory(static_cast<std::byte*>(::operator new(bytes, std::align_val_t{large_page})), Release{bytes});
 #if defined(MADV_HUGEPAGE)
   madvise(memory.get(), bytes, MADV_HUGEPAGE);

@@ -58,10 +58,9 @@ constexpr int CreateStatus = 0, CreateCustomOpDomain = 26, CustomOpDomain_Add = 
               SetDimensions = 59, GetTensorElementType = 60, GetDimensionsCount = 61, GetDimensions = 62,
               GetSymbolicDimensions = 63, GetTensorTypeAndShape = 65, KernelInfoGetAttribute_float = 85,
               KernelInfoGetAttribute_int64 = 86, KernelInfoGetAttribute_string = 87, KernelContext_GetInput = 90,
-              KernelContext_GetOutput = 91, ReleaseStatus = 93, ReleaseTensorTypeAndShapeInfo = 99,
-              KernelInfoGetConstantInput_tensor = 249, ShapeInferContext_GetInputTypeShape = 268,
-              ShapeInferContext_GetAttribute = 269, ShapeInferContext_SetOutputTypeShape = 270,
-              SetSymbolicDimensions = 271, ReadOpAttr = 272,
+              KernelContext_GetOutput = 91, ReleaseTensorTypeAndShapeInfo = 99, KernelInfoGetConstantInput_tensor = 249,
+              ShapeInferContext_GetInputTypeShape = 268, ShapeInferContext_GetAttribute = 269,
+              ShapeInferContext_SetOutputTypeShape = 270, SetSymbolicDimensions = 271, ReadOpAttr = 272,
               GetTensorElementTypeAndShapeDataReference = 414;  // in version 24
 }
 

@@ -39,15 +39,13 @@ double cache_bytes(int level) {
   return 0;
 }
 
-const Machine& machine() {
-  static const Machine known = [] {
-    Machine m;
-    if (const double size = cache_bytes(2); size > 0) m.l2_bytes = size;
-    if (const double size = cache_bytes(3); size > 0) m.l3_bytes = size;
-    return m;
-  }();
-  return known;
-}
+// Asked while the program loads: a child that is forked later never finds it half done.
+const Machine machine = [] {
+  Machine m;
+  if (const double size = cache_bytes(2); size > 0) m.l2_bytes = size;
+  if (const double size = cache_bytes(3); size > 0) m.l3_bytes = size;
+  return m;
+}();
 
 std::atomic<Partition> forced{Partition::automatic};
 
@@ -66,7 +64,7 @@ struct Cost {
 };
 
 Cost cost(const Problem& p, const Plan& way) {
-  const Machine& m = machine();
+  const Machine& m = machine;
   const Dims& d = p.dims;
   // Of the largest team; where rows end one after another, it has half a row more than its part on average.
   const double batch = static_cast<double>(d.rows), teams = way.teams;
@@ -118,16 +116,22 @@ bool from_memory(const Problem& p) {
   const Dims& d = p.dims;
   const double values =
       static_cast<double>(p.directions * p.gates * d.hidden) * static_cast<double>(d.input + d.output);
-  return values * p.itemsize > 0.5 * machine().l3_bytes;
+  return values * p.itemsize > 0.5 * machine.l3_bytes;
 }
 
-// All ways to share the work between at most so many threads, within what a test forces.
+// From one number to try to the next, and at last `most`: steps of a quarter, so that a machine of hundreds of threads
+// takes no longer to plan than to compute.
+int next(int number, int most) { return number < most ? std::min(number + std::max(1, number / 4), most) : most + 1; }
+
+// Ways to share the work between at most so many threads, within what a test forces.
 template <class Visit> void for_all_ways(const Problem& p, int max_threads, Partition partition, Visit&& visit) {
   for (int directions = 1; directions <= std::min(p.directions, max_threads); ++directions) {
     const int threads = max_threads / directions;
-    for (int teams = 1; teams <= threads && teams <= std::max<int64_t>(1, p.dims.rows); ++teams) {
+    const int most_teams = static_cast<int>(std::clamp<int64_t>(p.dims.rows, 1, threads));
+    for (int teams = 1; teams <= most_teams; teams = next(teams, most_teams)) {
       if (partition == Partition::units && teams > 1) break;
-      for (int team_size = 1; teams * team_size <= threads; ++team_size) {
+      const int most = threads / teams;
+      for (int team_size = 1; team_size <= most; team_size = next(team_size, most)) {
         if (partition == Partition::rows && team_size > 1) break;
         Plan way;
         way.directions = directions, way.teams = teams, way.team_size = team_size;
@@ -147,7 +151,7 @@ Plan plan(const Problem& p, int max_threads) {
   double best_cost = 0;
   if (partition == Partition::automatic) {
     best_cost = cost(p, best).total();
-    if (best_cost < machine().dispatch) max_threads = 1;  // not worth another thread, nor the search
+    if (best_cost < machine.dispatch) max_threads = 1;  // not worth another thread, nor the search
   }
   for_all_ways(p, max_threads, partition, [&](const Plan& way) {
     // A forced partition is for tests: it takes all threads it can.
@@ -170,7 +174,7 @@ std::string explain(const Problem& p, int max_threads) {
   for_all_ways(p, max_threads, Partition::automatic, [&](const Plan& way) { rows.push_back({way, cost(p, way)}); });
   std::stable_sort(rows.begin(), rows.end(),
                    [](const Row& a, const Row& b) { return a.cost.total() < b.cost.total(); });
-  const Machine& m = machine();
+  const Machine& m = machine;
   char line[200];
   std::snprintf(line, sizeof line, "L2 %.0f KiB, L3 %.0f KiB; weights come from %s; times in µs of one layer\n",
                 m.l2_bytes / 1024, m.l3_bytes / 1024, from_memory(p) ? "memory" : "the caches");

@@ -4,7 +4,15 @@
 
 #include <cstddef>
 
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(__SANITIZE_ADDRESS__)  // GCC
+#define FASTRNN_ASAN 1
+#elif defined(__has_feature)  // Clang
+#define FASTRNN_ASAN __has_feature(address_sanitizer)
+#else
+#define FASTRNN_ASAN 0
+#endif
+
+#if FASTRNN_ASAN
 #include <sanitizer/asan_interface.h>
 #define FASTRNN_FORBID(begin, bytes) ASAN_POISON_MEMORY_REGION(begin, bytes)
 #define FASTRNN_ALLOW(begin, bytes) ASAN_UNPOISON_MEMORY_REGION(begin, bytes)
@@ -15,7 +23,7 @@
 
 namespace fastrnn {
 
-#if defined(__SANITIZE_ADDRESS__)
+#if FASTRNN_ASAN
 inline constexpr size_t red_zone = 64;  // bytes
 #else
 inline constexpr size_t red_zone = 0;

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "fastrnn.h"
+#include "floating_point.h"
 #include "kernels.h"
 #include "plan.h"
 #include "red_zone.h"
@@ -31,7 +32,7 @@ class Scratch {
       kept = {};  // before the new one is asked for: the two need not fit together
       kept = {allocate(bytes), bytes};
     }
-#if defined(__SANITIZE_ADDRESS__)
+#if FASTRNN_ASAN
     std::memset(kept.data.get(), 0xff, kept.size);  // NaN, so that what was never written shows
 #endif
   }
@@ -190,7 +191,7 @@ template <class T> struct ForwardMemory {
   size_t bytes;
 
   ForwardMemory(const Spec& spec, const Kernels<T>& k, const Plan& plan, const Forward& call, bool training,
-                bool packed, std::byte* base) {
+                bool prepared, std::byte* base) {
     Carver memory(base);
     batch = sort_rows(call, memory, base != nullptr);
     int64_t pack_size = 0, scratch_size = 0;
@@ -201,7 +202,7 @@ template <class T> struct ForwardMemory {
     }
     for (int i = 0; i < 2; ++i) {
       const bool used = i < plan.directions;
-      pack[i] = memory.take<T>(used && !packed ? pack_size : 0);
+      pack[i] = memory.take<T>(used && !prepared ? pack_size : 0);
       scratch[i] = memory.take<T>(used ? scratch_size : 0);
     }
     const bool swaps = !training && spec.bidirectional && spec.num_layers > 1;
@@ -211,9 +212,8 @@ template <class T> struct ForwardMemory {
 };
 
 template <class T>
-void run_forward(const Spec& spec, const Kernels<T>& k, const std::vector<LayerWeights>* weights, const T* packed,
+void run_forward(const Spec& spec, const Kernels<T>& k, const std::vector<LayerWeights>* weights, const T* prepared,
                  const Forward& call) {
-  calls.fetch_add(1, std::memory_order_relaxed);
   const bool training = call.tape != nullptr;
   const int64_t B = call.rows, H = spec.hidden_size, P = spec.output_size(), D = spec.directions();
   const Problem what = problem(spec, k, call, false);
@@ -221,9 +221,9 @@ void run_forward(const Spec& spec, const Kernels<T>& k, const std::vector<LayerW
   Lease lease(way.threads(), way.insists, call.on_openmp);
   if (lease.threads() < way.threads()) way = plan(what, lease.threads());
 
-  const size_t bytes = ForwardMemory<T>(spec, k, way, call, training, packed, nullptr).bytes;
+  const size_t bytes = ForwardMemory<T>(spec, k, way, call, training, prepared, nullptr).bytes;
   const Scratch scratch(bytes);
-  const ForwardMemory<T> memory(spec, k, way, call, training, packed, scratch.data());
+  const ForwardMemory<T> memory(spec, k, way, call, training, prepared, scratch.data());
   TapeLayout tape;
   if (training) tape = layout_of_tape(spec, call);
   const auto on_tape = [&](size_t offset) { return reinterpret_cast<T*>(call.tape + offset); };
@@ -263,7 +263,7 @@ void run_forward(const Spec& spec, const Kernels<T>& k, const std::vector<LayerW
   };
 
   // Weights of a single product, shared out by panels, need not lie packed in memory.
-  const bool by_units = !packed && way.teams == 1;
+  const bool by_units = !prepared && way.teams == 1;
   const bool input_once = by_units && row_steps(call) <= std::max(way.chunk.forward, B);
   const bool hidden_once = by_units && call.steps == 1 && !k.reset_first;
 
@@ -271,15 +271,15 @@ void run_forward(const Spec& spec, const Kernels<T>& k, const std::vector<LayerW
   const auto body = [&](int rank) {
     const Member me = crew.member(rank);
     const int group = crew.group(rank);
-    const T* snapshot = packed;
+    const T* snapshot = prepared;
     for (int64_t layer = 0; layer < spec.num_layers; ++layer) {
       for (int64_t direction = 0; direction < D; ++direction) {
         const Dims dims = layer_dims(spec, layer, call.steps, B);
         const T* own = snapshot;
-        if (packed) snapshot += k.forward_pack_size(dims);
+        if (prepared) snapshot += k.forward_pack_size(dims);
         if (way.directions == 2 && direction != group) continue;
         Sequence<T> s = sequence(layer, direction, group);
-        if (packed) {
+        if (prepared) {
           s.pack = own;
         } else {
           Weights<T> w = typed<T>((*weights)[static_cast<size_t>(layer * D + direction)]);
@@ -296,6 +296,7 @@ void run_forward(const Spec& spec, const Kernels<T>& k, const std::vector<LayerW
     }
   };
   run(lease, way.threads(), body);
+  calls.fetch_add(1, std::memory_order_relaxed);
 }
 
 template <class T> struct BackwardMemory {
@@ -332,7 +333,6 @@ template <class T> struct BackwardMemory {
 template <class T>
 void run_backward(const Spec& spec, const Kernels<T>& k, const std::vector<LayerWeights>& weights,
                   const Backward& call) {
-  calls.fetch_add(1, std::memory_order_relaxed);
   const int64_t B = call.rows, H = spec.hidden_size, P = spec.output_size(), D = spec.directions();
   const Problem what = problem(spec, k, call, true);
   Plan way = plan(what, allowed_threads(call));
@@ -424,6 +424,7 @@ void run_backward(const Spec& spec, const Kernels<T>& k, const std::vector<Layer
     }
   };
   run(lease, way.threads(), body);
+  calls.fetch_add(1, std::memory_order_relaxed);
 }
 
 template <class Function> auto with_type(const Spec& spec, Isa isa, Function&& function) {
@@ -443,6 +444,7 @@ template <class T> Packed pack_all(const Spec& spec, const Kernels<T>& k, const 
   for_all([&](size_t, const Dims& dims) { size += k.forward_pack_size(dims); });
   Packed packed{isa, allocate(static_cast<size_t>(size) * sizeof(T)), static_cast<size_t>(size) * sizeof(T)};
   T* to = reinterpret_cast<T*>(packed.data.get());
+  const KernelMode mode;  // it adds biases
   for_all([&](size_t i, const Dims& dims) {
     k.forward_pack(dims, typed<T>(weights[i]), to, 0, 1);
     to += k.forward_pack_size(dims);
@@ -512,12 +514,12 @@ TapeLayout tape_layout(const Spec& spec, int64_t steps, int64_t rows) {
   return layout;
 }
 
-size_t forward_scratch(const Spec& spec, int64_t steps, int64_t rows, bool training, bool packed) {
+size_t forward_scratch(const Spec& spec, int64_t steps, int64_t rows, bool training, bool prepared) {
   return with_type(spec, isa(), [&]<class T>(const Kernels<T>& k) {
     Forward call{};
     call.steps = steps, call.rows = rows;
     const Plan way = plan(problem(spec, k, call, false), num_threads());
-    return ForwardMemory<T>(spec, k, way, call, training, packed, nullptr).bytes;
+    return ForwardMemory<T>(spec, k, way, call, training, prepared, nullptr).bytes;
   });
 }
 

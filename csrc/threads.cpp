@@ -5,20 +5,18 @@
 #include <signal.h>
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <chrono>
-#include <cstdio>
-#include <cstdlib>
 #include <memory>
 #include <new>
 #include <stdexcept>
-#include <string>
 #include <system_error>
 #include <thread>
 #include <vector>
 
 #include "fastrnn.h"
+#include "floating_point.h"
+#include "processors.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -35,37 +33,10 @@ inline void pause() {
 #endif
 }
 
-// The kernels' floating-point mode while it lives, whatever the caller's: to nearest, nothing traps, denormals count as
-// zero (gates that have saturated would otherwise slow every product down).
-class KernelMode {
- public:
-#if defined(__x86_64__)
-  KernelMode() : saved_(_mm_getcsr()) { _mm_setcsr(0x1f80 | 0x8040); }  // all masked; FTZ, DAZ
-  ~KernelMode() { _mm_setcsr(saved_); }
-  KernelMode(const KernelMode&) = delete;
-  KernelMode& operator=(const KernelMode&) = delete;
-
- private:
-  unsigned saved_;
-#elif defined(__aarch64__)
-  KernelMode() {
-    asm volatile("mrs %0, fpcr" : "=r"(saved_));
-    asm volatile("msr fpcr, %0" ::"r"(uint64_t{1} << 24));  // FZ
-  }
-  ~KernelMode() { asm volatile("msr fpcr, %0" ::"r"(saved_)); }
-  KernelMode(const KernelMode&) = delete;
-  KernelMode& operator=(const KernelMode&) = delete;
-
- private:
-  uint64_t saved_;
-#endif
-};
-
 using Clock = std::chrono::steady_clock;
 
 // A wait is short unless somebody's core is wanted elsewhere; then one's own is better given away.
 constexpr int short_spins = 300;
-constexpr int max_threads = 4095;
 
 // How long threads have waited beyond short waits, all together.
 std::atomic<Clock::rep> stalled{0};
@@ -129,47 +100,6 @@ class NoSignals {
 
  private:
   sigset_t before_;
-};
-
-// Which processors a call's threads run on. Linux may wake a worker on the processor of the thread that wakes it and
-// leave both there for tens of ms while another one idles.
-class Places {
- public:
-  // The calling thread, the call's `rank`-th, says where it runs, and first leaves a processor that one before it is
-  // on.
-  void take(int rank) {
-    int place = processor();
-    for (int other = 0; other < rank; ++other) {
-      if (at(other) == place && place != unknown) {
-        place = leave(rank);
-        break;
-      }
-    }
-    std::atomic<int>& own = at_[static_cast<size_t>(rank)];
-    if (own.load(std::memory_order_relaxed) != place) own.store(place, std::memory_order_relaxed);
-  }
-
- private:
-  static constexpr int unknown = 0;
-  static int processor() { return sched_getcpu() + 1; }  // from 1 on, or unknown
-  int at(int rank) const { return at_[static_cast<size_t>(rank)].load(std::memory_order_relaxed); }
-
-  // Leaving is being forbidden to stay, for a moment.
-  int leave(int rank) const {
-    cpu_set_t allowed, free;
-    if (sched_getaffinity(0, sizeof allowed, &allowed) == 0) {
-      free = allowed;
-      for (int other = 0; other < rank; ++other) {
-        if (at(other) != unknown) CPU_CLR(static_cast<size_t>(at(other)) - 1, &free);
-      }
-      if (CPU_COUNT(&free) > 0 && sched_setaffinity(0, sizeof free, &free) == 0) {
-        sched_setaffinity(0, sizeof allowed, &allowed);
-      }
-    }
-    return processor();
-  }
-
-  std::array<std::atomic<int>, max_threads> at_{};
 };
 
 class Pool {
@@ -272,75 +202,30 @@ bool run_on(const OpenMP& host, int count, const Job& job) {
   return region.done;
 }
 
-std::atomic<const OpenMP*> openmp{nullptr};
+// What is worked out once is so while the program loads: a child that is forked later never finds it half done.
+std::atomic<int> limit{initial_threads()};
 
-std::atomic<Pool*> pool{nullptr};
+std::atomic<const OpenMP*> openmp{nullptr};
+std::atomic<bool> forked{false};
 
 // A child has none of its parent's threads, and the parent's pool may have been in use: it starts afresh. The old pool
 // and, at exit, the last one are left to the operating system, since workers may still look at them.
-Pool& current_pool() {
-  static const bool prepared = [] {
-    pool.store(new Pool);
-    pthread_atfork(nullptr, nullptr, [] {
-      pool.store(new Pool);
-      openmp.store(nullptr);
-    });
-    return true;
-  }();
-  (void)prepared;
-  return *pool.load();
-}
+std::atomic<Pool*> pool{new Pool};
+[[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, [] {
+  pool.store(new Pool);
+  openmp.store(nullptr);
+  forked.store(true);
+});
 
-// Processors that this process may use: its affinity, and a container's quota (version 1 or 2 of control groups).
-int available_processors() {
-  int count = static_cast<int>(std::thread::hardware_concurrency());
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) count = CPU_COUNT(&set);
-  const auto limit = [&](long quota, long period) {
-    if (quota > 0 && period > 0) count = std::min(count, static_cast<int>((quota + period - 1) / period));
-  };
-  const auto read = [](const char* path, auto... numbers) {
-    std::FILE* file = std::fopen(path, "r");
-    if (!file) return;
-    // "max" in place of a number leaves 0, no limit
-    [[maybe_unused]] const int found = std::fscanf(file, sizeof...(numbers) == 2 ? "%ld %ld" : "%ld", numbers...);
-    std::fclose(file);
-  };
-  long quota = 0, period = 0;
-  read("/sys/fs/cgroup/cpu.max", &quota, &period);
-  limit(quota, period);
-  quota = period = 0;
-  read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", &quota);
-  read("/sys/fs/cgroup/cpu/cpu.cfs_period_us", &period);
-  limit(quota, period);
-  return std::clamp(count, 1, max_threads);
-}
-
-int initial_threads() {
-  if (const char* text = std::getenv("FASTRNN_NUM_THREADS")) {
-    char* end = nullptr;
-    const long value = std::strtol(text, &end, 10);
-    if (end != text && *end == '\0' && value >= 1 && value <= max_threads) return static_cast<int>(value);
-    std::fprintf(stderr, "fastrnn: FASTRNN_NUM_THREADS=%s is not a number of threads (1 to %d); it is ignored\n", text,
-                 max_threads);
-  }
-  return available_processors();
-}
-
-std::atomic<int>& thread_limit() {
-  static std::atomic<int> limit{initial_threads()};
-  return limit;
-}
+Pool& current_pool() { return *pool.load(); }
 
 }  // namespace
 
-int num_threads() { return thread_limit().load(std::memory_order_relaxed); }
-void set_num_threads(int threads) {
-  thread_limit().store(std::clamp(threads, 1, max_threads), std::memory_order_relaxed);
-}
+int num_threads() { return limit.load(std::memory_order_relaxed); }
+void set_num_threads(int threads) { limit.store(std::clamp(threads, 1, max_threads), std::memory_order_relaxed); }
 
 void use_openmp(const OpenMP& host) {
-  current_pool();  // from here on a child of this process is told
+  if (forked.load()) return;
   openmp.store(new OpenMP(host));  // never destroyed: calls may be looking at the one before
 }
 

@@ -10,10 +10,11 @@ from torch._subclasses import FakeTensorMode  # noqa: E402
 
 from conftest import TOLERANCES, relative_error  # noqa: E402
 from fastrnn import _device  # noqa: E402
-from fastrnn.torch import LSTM, _cells, _ops  # noqa: E402
+from fastrnn.reference import CELLS as NAMES  # noqa: E402
+from fastrnn.torch import LSTM, _ops  # noqa: E402
 from fastrnn.torch._modules import unserved  # noqa: E402
 
-CELLS = [(cell, 0) for cell in _cells.STEPS] + [("lstm", 5)]  # with proj_size
+CELLS = [(cell, 0) for cell in NAMES] + [("lstm", 5)]  # with proj_size
 STEPS, ROWS, INPUTS, HIDDEN, LAYERS = 6, 5, 3, 8, 2
 
 

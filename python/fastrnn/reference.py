@@ -77,6 +77,7 @@ class Weights:
 
 
 States = tuple[Array, ...]  # (h,), or (h, c) of a cell that has a c
+Gates = tuple[Array, ...]  # (B, H) of each gate
 
 
 class Cell(Protocol):
@@ -90,8 +91,11 @@ class Cell(Protocol):
     def has_cell(self) -> bool:
         """Whether the state is (h, c): beside h, which is the output, a c of H numbers."""
 
-    def step(self, w: Weights, x: Array, state: States) -> tuple[States, Array, Array]:
-        """The state after reading x, the gates' sums `a`, and the activated gates, both (B, G, H)."""
+    def step(self, w: Weights, x: Array, state: States) -> tuple[States, Gates, Gates]:
+        """The state after reading x, the gates' sums `a`, and the activated gates.
+
+        In operators that arrays of NumPy and tensors of PyTorch have in common: `fastrnn.torch` differentiates it.
+        """
 
     def step_backward(
         self,
@@ -105,6 +109,12 @@ class Cell(Protocol):
         dafter: States,
     ) -> tuple[Array, States]:
         """dx and the gradient of the state before, given that of the state after; adds to `dw`."""
+
+
+def split(a: Array, parts: int) -> list[Array]:
+    """The last axis in equal parts."""
+    size = a.shape[-1] // parts
+    return [a[..., k * size : (k + 1) * size] for k in range(parts)]
 
 
 def sigmoid(a: Array) -> Array:
@@ -129,6 +139,8 @@ FUNCTIONS: dict[str, tuple[Callable[..., Array], Callable[..., Array]]] = {
     "softplus": (lambda a, *_: np.logaddexp(a, 0), lambda a, y, *_: sigmoid(a)),
 }
 
+FLAT = {"relu", "thresholded_relu", "hard_sigmoid"}  # somewhere
+
 
 @dataclass(frozen=True)
 class Activation:
@@ -148,6 +160,12 @@ class Activation:
         slope = np.asarray(FUNCTIONS[self.name][1](self._clipped(a), y, self.alpha, self.beta), a.dtype)
         return slope if self.clip is None else np.where(np.abs(a) > self.clip, 0, slope)
 
+    def backward(self, a: Array, y: Array, dy: Array) -> Array:
+        """dloss/da, given dloss/dy. Where f is flat by its definition nothing passes, were dy infinite or NaN."""
+        slope = self.slope(a, y)
+        da = dy * slope
+        return np.where(slope == 0, 0, da) if self.clip is not None or self.name in FLAT else da
+
     def _clipped(self, a: Array) -> Array:
         return a if self.clip is None else np.clip(a, -self.clip, self.clip)
 
@@ -164,11 +182,11 @@ class RNNCell:
     gates: ClassVar[int] = 1
     has_cell: ClassVar[bool] = False
 
-    def step(self, w: Weights, x: Array, state: States) -> tuple[States, Array, Array]:
+    def step(self, w: Weights, x: Array, state: States) -> tuple[States, Gates, Gates]:
         (h,) = state
         a = x @ w.ih.T + w.b_ih + h @ w.hh.T + w.b_hh
         h = self.f(a)
-        return (h,), a[:, None], h[:, None]
+        return (h,), (a,), (h,)
 
     def step_backward(
         self,
@@ -182,7 +200,7 @@ class RNNCell:
         dafter: States,
     ) -> tuple[Array, States]:
         (h,), (h_new,), (dh_new,) = before, after, dafter
-        da = dh_new * self.f.slope(sums[:, 0], h_new)
+        da = self.f.backward(sums[:, 0], h_new, dh_new)
         dw.ih += da.T @ x
         dw.hh += da.T @ h
         dw.b_ih += da.sum(0)
@@ -212,11 +230,11 @@ class LSTMCell:
     gates: ClassVar[int] = 4
     has_cell: ClassVar[bool] = True
 
-    def step(self, w: Weights, x: Array, state: States) -> tuple[States, Array, Array]:
+    def step(self, w: Weights, x: Array, state: States) -> tuple[States, Gates, Gates]:
         h, c = state
-        a_i, a_f, a_g, a_o = np.split(x @ w.ih.T + w.b_ih + h @ w.hh.T + w.b_hh, 4, axis=1)
+        a_i, a_f, a_g, a_o = split(x @ w.ih.T + w.b_ih + h @ w.hh.T + w.b_hh, 4)
         if w.peephole is not None:
-            p_i, p_f, p_o = np.split(w.peephole, 3)
+            p_i, p_f, p_o = split(w.peephole, 3)
             a_i, a_f = a_i + p_i * c, a_f + p_f * c
         i, g = self.s(a_i), self.t(a_g)
         f = 1 - i if self.coupled else self.s(a_f)
@@ -226,7 +244,7 @@ class LSTMCell:
         o = self.s(a_o)
         m = o * self.u(c)
         h = m if w.hr is None else m @ w.hr.T
-        return (h, c), np.stack([a_i, a_f, a_g, a_o], axis=1), np.stack([i, f, g, o], axis=1)
+        return (h, c), (a_i, a_f, a_g, a_o), (i, f, g, o)
 
     def step_backward(
         self,
@@ -249,15 +267,15 @@ class LSTMCell:
         else:
             dm = dh_new @ w.hr
             dw.hr += dh_new.T @ (o * u_c)
-        da_o = dm * u_c * self.s.slope(a_o, o)
+        da_o = self.s.backward(a_o, o, dm * u_c)
         dc_new = dc_new + dm * o * self.u.slope(c_new, u_c)
         if w.peephole is not None:
-            p_i, p_f, p_o = np.split(w.peephole, 3)
+            p_i, p_f, p_o = split(w.peephole, 3)
             dc_new = dc_new + p_o * da_o
         di, df, dg, dc = dc_new * g, dc_new * c, dc_new * i, dc_new * f
         if self.coupled:
             di, df = di - df, np.zeros_like(df)
-        da_i, da_f, da_g = di * self.s.slope(a_i, i), df * self.s.slope(a_f, f), dg * self.t.slope(a_g, g)
+        da_i, da_f, da_g = self.s.backward(a_i, i, di), self.s.backward(a_f, f, df), self.t.backward(a_g, g, dg)
         if w.peephole is not None and dw.peephole is not None:
             dc = dc + p_i * da_i + p_f * da_f
             dw.peephole += np.concatenate([(da_i * c).sum(0), (da_f * c).sum(0), (da_o * c_new).sum(0)])
@@ -285,15 +303,15 @@ class GRUCell:
     gates: ClassVar[int] = 3
     has_cell: ClassVar[bool] = False
 
-    def step(self, w: Weights, x: Array, state: States) -> tuple[States, Array, Array]:
+    def step(self, w: Weights, x: Array, state: States) -> tuple[States, Gates, Gates]:
         (h,) = state
-        a_r, a_z, a_n = np.split(x @ w.ih.T + w.b_ih, 3, axis=1)
-        u_r, u_z, u_n = np.split(h @ w.hh.T + w.b_hh, 3, axis=1)
+        a_r, a_z, a_n = split(x @ w.ih.T + w.b_ih, 3)
+        u_r, u_z, u_n = split(h @ w.hh.T + w.b_hh, 3)
         a_r, a_z = a_r + u_r, a_z + u_z
         r, z = self.s(a_r), self.s(a_z)
         a_n = a_n + r * u_n
         n = self.t(a_n)
-        return ((1 - z) * n + z * h,), np.stack([a_r, a_z, a_n], axis=1), np.stack([r, z, n], axis=1)
+        return ((1 - z) * n + z * h,), (a_r, a_z, a_n), (r, z, n)
 
     def step_backward(
         self,
@@ -312,9 +330,9 @@ class GRUCell:
         r, z, n = (gates[:, k] for k in range(3))
         size = h.shape[1]
         u_n = h @ w.hh[2 * size :].T + w.b_hh[2 * size :]
-        da_n = dh_new * (1 - z) * self.t.slope(a_n, n)
-        da_z = dh_new * (h - n) * self.s.slope(a_z, z)
-        da_r = da_n * u_n * self.s.slope(a_r, r)
+        da_n = self.t.backward(a_n, n, dh_new * (1 - z))
+        da_z = self.s.backward(a_z, z, dh_new * (h - n))
+        da_r = self.s.backward(a_r, r, da_n * u_n)
         da = np.concatenate([da_r, da_z, da_n], axis=1)
         du = np.concatenate([da_r, da_z, da_n * r], axis=1)
         dw.ih += da.T @ x
@@ -339,16 +357,16 @@ class GRUResetBeforeCell:
     gates: ClassVar[int] = 3
     has_cell: ClassVar[bool] = False
 
-    def step(self, w: Weights, x: Array, state: States) -> tuple[States, Array, Array]:
+    def step(self, w: Weights, x: Array, state: States) -> tuple[States, Gates, Gates]:
         (h,) = state
         size = h.shape[1]
-        a_r, a_z, a_n = np.split(x @ w.ih.T + w.b_ih + w.b_hh, 3, axis=1)
-        u_r, u_z = np.split(h @ w.hh[: 2 * size].T, 2, axis=1)
+        a_r, a_z, a_n = split(x @ w.ih.T + w.b_ih + w.b_hh, 3)
+        u_r, u_z = split(h @ w.hh[: 2 * size].T, 2)
         a_r, a_z = a_r + u_r, a_z + u_z
         r, z = self.s(a_r), self.s(a_z)
         a_n = a_n + (r * h) @ w.hh[2 * size :].T
         n = self.t(a_n)
-        return ((1 - z) * n + z * h,), np.stack([a_r, a_z, a_n], axis=1), np.stack([r, z, n], axis=1)
+        return ((1 - z) * n + z * h,), (a_r, a_z, a_n), (r, z, n)
 
     def step_backward(
         self,
@@ -366,10 +384,10 @@ class GRUResetBeforeCell:
         a_r, a_z, a_n = (sums[:, k] for k in range(3))
         r, z, n = (gates[:, k] for k in range(3))
         size = h.shape[1]
-        da_n = dh_new * (1 - z) * self.t.slope(a_n, n)
+        da_n = self.t.backward(a_n, n, dh_new * (1 - z))
         drh = da_n @ w.hh[2 * size :]  # of r * h
-        da_z = dh_new * (h - n) * self.s.slope(a_z, z)
-        da_r = drh * h * self.s.slope(a_r, r)
+        da_z = self.s.backward(a_z, z, dh_new * (h - n))
+        da_r = self.s.backward(a_r, r, drh * h)
         da_rz = np.concatenate([da_r, da_z], axis=1)
         da = np.concatenate([da_rz, da_n], axis=1)
         dw.ih += da.T @ x
@@ -443,7 +461,8 @@ def run(
     sums, gates = np.zeros((2, steps, batch, cell.gates, len(w.ih) // cell.gates), x.dtype)
     for t, rows in _alive(steps, lengths, reverse):
         old = tuple(s[rows] for s in state)
-        new, sums[t, rows], gates[t, rows] = cell.step(w, x[t, rows], old)
+        new, a, activated = cell.step(w, x[t, rows], old)
+        sums[t, rows], gates[t, rows] = np.stack(a, axis=1), np.stack(activated, axis=1)
         for k in range(len(state)):
             before[k][t, rows], after[k][t, rows], state[k][rows] = old[k], new[k], new[k]
     return state, Record(x, before, sums, gates, after)

@@ -35,7 +35,9 @@ struct Case {
   int blocks;  // that share the hidden units; 0: the best number
 };
 
-const char* const cells[] = {"rnn_tanh", "rnn_relu", "rnn_sigmoid", "lstm", "gru", "gru_reset_before"};
+#define CELL(name, with_options) #name,
+const char* const cells[] = {FASTRNN_CELLS(CELL)};
+#undef CELL
 const char* const ways[] = {"automatic", "step_by_step", "one_sm", "cluster", "grid"};
 const char* const dtypes[] = {"float32", "float64", "float16", "bfloat16"};
 

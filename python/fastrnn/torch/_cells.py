@@ -2,22 +2,23 @@
 forward and backward, mapped by `vmap`, and run on any device.
 
 The kernels' second derivatives come from here, and the results of what neither the kernels nor an operator of PyTorch
-serve. Equations, with their sources, are those of `fastrnn.reference`.
+serve. A step is that of `fastrnn.reference`, with PyTorch's functions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear, softplus, softsign
+from torch.nn.functional import softplus, softsign
 
 from .._options import PUBLISHED, read
+from ..reference import CELLS, Cell, Weights
 
 Dropout = Callable[[Tensor, int], Tensor]  # (the input of a layer, the layer's number) -> what is left of it
 States = tuple[Tensor, ...]  # (h,), or (h, c) of an LSTM
-Step = Callable[[Tensor, States, Sequence[Tensor]], States]
 Function = Callable[[Tensor], Tensor]
 
 # f(a, α, β)
@@ -36,70 +37,16 @@ FUNCTIONS: dict[str, Callable[[Tensor, float, float], Tensor]] = {
 }
 
 
-def _rnn(activate: Function) -> Step:
-    def step(a: Tensor, states: States, recurrent: Sequence[Tensor]) -> States:
-        (h,), (w_hh, b_hh) = states, recurrent
-        return (activate(a + linear(h, w_hh, b_hh)),)
-
-    return step
-
-
-def _lstm(gate: Function, candidate: Function, output: Function) -> Step:
-    def step(a: Tensor, states: States, recurrent: Sequence[Tensor]) -> States:
-        (h, c), (w_hh, b_hh, *projection) = states, recurrent
-        i, f, g, o = (a + linear(h, w_hh, b_hh)).chunk(4, -1)
-        c = gate(f) * c + gate(i) * candidate(g)
-        h = gate(o) * output(c)
-        return (linear(h, *projection) if projection else h), c
-
-    return step
-
-
-def _gru(gate: Function, candidate: Function) -> Step:
-    def step(a: Tensor, states: States, recurrent: Sequence[Tensor]) -> States:
-        (h,), (w_hh, b_hh) = states, recurrent
-        a_r, a_z, a_n = a.chunk(3, -1)
-        u_r, u_z, u_n = linear(h, w_hh, b_hh).chunk(3, -1)
-        r, z = gate(a_r + u_r), gate(a_z + u_z)
-        n = candidate(a_n + r * u_n)
-        return ((1 - z) * n + z * h,)
-
-    return step
-
-
-def _gru_reset_before(gate: Function, candidate: Function) -> Step:
-    def step(a: Tensor, states: States, recurrent: Sequence[Tensor]) -> States:
-        (h,), (w_hh, b_hh) = states, recurrent
-        size = h.shape[-1]
-        a_r, a_z, a_n = a.chunk(3, -1) if b_hh is None else (a + b_hh).chunk(3, -1)
-        u_r, u_z = linear(h, w_hh[: 2 * size]).chunk(2, -1)
-        r, z = gate(a_r + u_r), gate(a_z + u_z)
-        n = candidate(a_n + linear(r * h, w_hh[2 * size :]))
-        return ((1 - z) * n + z * h,)
-
-    return step
-
-
-# The step of each cell, given the functions that it applies.
-STEPS: dict[str, Callable[..., Step]] = {
-    "rnn_tanh": _rnn,
-    "rnn_relu": _rnn,
-    "rnn_sigmoid": _rnn,
-    "lstm": _lstm,
-    "gru": _gru,
-    "gru_reset_before": _gru_reset_before,
-}
-
-
-def steps_of(cell: str, directions: int) -> list[Step]:
-    """Of each direction; a cell is a name, or what `_options.written` makes of it and its activations."""
+def cells_of(cell: str, directions: int) -> list[Cell]:
+    """The cell of each direction; a cell is a name, or what `_options.written` makes of it and its activations."""
     name, options = read(cell, directions)
     functions = [(f, 0.0, 0.0) for f in PUBLISHED[name]] * directions
     if options is not None and options.activations is not None:
         functions = list(options.activations)
     each = len(functions) // directions
     applied = [_function(*f) for f in functions]
-    return [STEPS[name](*applied[each * d : each * (d + 1)]) for d in range(directions)]
+    kind: Any = type(CELLS[name])
+    return [kind(*applied[each * d : each * (d + 1)]) for d in range(directions)]
 
 
 def _function(name: str, alpha: float, beta: float) -> Function:
@@ -107,14 +54,14 @@ def _function(name: str, alpha: float, beta: float) -> Function:
     return lambda a: function(a, alpha, beta)
 
 
-def by_layer(weights: Sequence[Tensor], count: int, bias: bool) -> list[tuple[Tensor | None, ...]]:
-    """The flat list of weights as (w_ih, b_ih, w_hh, b_hh, and w_hr where there is a projection), `count` of these."""
+def by_layer(weights: Sequence[Tensor], count: int, bias: bool) -> list[Weights]:
+    """The flat list of weights, `count` layers and directions of them."""
     each = len(weights) // count
     layers = []
     for k in range(0, len(weights), each):
         w_ih, w_hh, *others = weights[k : k + each]
-        b_ih, b_hh = others[:2] if bias else (None, None)
-        layers.append((w_ih, b_ih, w_hh, b_hh, *others[2 if bias else 0 :]))
+        biases: Any = others[:2] if bias else (0, 0)
+        layers.append(Weights(w_ih, w_hh, *biases, *others[2 if bias else 0 :]))
     return layers
 
 
@@ -135,7 +82,7 @@ def run(
     Returns y, (T, B, D*H_out), 0 past a row's length, and the last states.
     """
     directions = 1 + bidirectional
-    steps = steps_of(cell, directions)
+    cells = cells_of(cell, directions)
     layers = by_layer(weights, num_layers * directions, bias)
     finals = []
     for layer in range(num_layers):
@@ -145,7 +92,7 @@ def run(
         for direction in range(directions):
             index = layer * directions + direction
             states = tuple(s[index] for s in initial)
-            y, final = _sequence(steps[direction], x, states, layers[index], lengths, reverse=direction == 1)
+            y, final = _sequence(cells[direction], x, states, layers[index], lengths, reverse=direction == 1)
             outputs.append(y)
             finals.append(final)
         x = torch.cat(outputs, -1) if bidirectional else outputs[0]
@@ -153,17 +100,16 @@ def run(
 
 
 def _sequence(
-    step: Step, x: Tensor, states: States, weights: tuple[Tensor | None, ...], lengths: Tensor | None, reverse: bool
+    cell: Cell, x: Tensor, states: States, weights: Weights, lengths: Tensor | None, reverse: bool
 ) -> tuple[Tensor, States]:
     """One layer and direction."""
-    w_ih, b_ih, *recurrent = weights
     outputs: list[Tensor] = []
     for t in reversed(range(len(x))) if reverse else range(len(x)):
         x_t = x[t]
         alive = None if lengths is None else (t < lengths).unsqueeze(-1)
         if alive is not None:
             x_t = torch.where(alive, x_t, 0)  # what pads the input may be NaN, which has no finite derivative
-        after = step(linear(x_t, w_ih, b_ih), states, recurrent)
+        after, _, _ = cell.step(weights, x_t, states)
         if alive is None:
             states = after
             outputs.append(states[0])

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .. import _core, _device, _dropout
 from .._options import read
+from ..reference import CELLS
 from . import _cells
 
 DTYPES = {torch.float32: "float32", torch.float64: "float64"}
@@ -232,7 +233,7 @@ def network_of(
     the name of its cell, as `_options.written` has it."""
     count = num_layers * (1 + bidirectional)
     each = len(weights) // count if count > 0 else 0
-    if cell.partition(" ")[0] not in _cells.STEPS or each not in (2, 3, 4, 5) or len(weights) != each * count:
+    if cell.partition(" ")[0] not in CELLS or each not in (2, 3, 4, 5) or len(weights) != each * count:
         raise ValueError(f"fastrnn: {len(weights)} weights are not those of {num_layers} layers of {cell!r}")
     bias, projected = each > 3, each in (3, 5)
     output = int(weights[1].shape[-1])  # an int where sizes are symbols: a program is compiled for its weights' shapes
