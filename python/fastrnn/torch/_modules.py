@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Sequence
+from operator import is_
 from typing import Any, ClassVar
 
 import numpy as np
@@ -89,12 +90,16 @@ class _Recurrent(RNNBase):
         return networks[key]
 
     def _weights(self) -> list[Tensor]:
-        """Those that are in place now: parametrizations, pruning and `functional_call` replace them."""
+        """Those that are in place now: parametrizations, pruning and `functional_call` replace them, and programs that
+        know `torch.nn` put others in `_flat_weights`, which count until a parameter is replaced."""
         parameters = self._parameters
         try:
-            return [parameters[name] for name in self._flat_weights_names]
+            named = [parameters[name] for name in self._flat_weights_names]
         except KeyError:
             return [getattr(self, name) for name in self._flat_weights_names]
+        if torch.compiler.is_compiling() or all(map(is_, named, self._flat_weights)) or self._weights_have_changed():
+            return named
+        return list(self._flat_weights)
 
     def prepare(self) -> Prepared:
         """The network with its present weights, copied and packed once: for streams of single steps, which take less
