@@ -436,12 +436,12 @@ def unserved(x: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor]) -> 
     if forward_ad._current_level >= 0:
         return "forward-mode differentiation, which runs in PyTorch's own operators"
     for tensor in (x, *states, *weights):
+        if type(tensor) not in _PLAIN and not isinstance(tensor, _TRACED):  # first: one may refuse to be asked more
+            return f"a tensor of {type(tensor).__name__}"
         if tensor.layout is not torch.strided:
             return f"a tensor of layout {tensor.layout}"
         if tensor.is_nested:
             return "a nested tensor"
-        if type(tensor) not in _PLAIN and not isinstance(tensor, _TRACED):
-            return f"a tensor of {type(tensor).__name__}"
     return None
 
 
