@@ -23,6 +23,7 @@ from torch_cases import EXTRAS, KINDS, OURS, STOCK, as_state, flat, state_shapes
 pytestmark = [  # what PyTorch says of itself
     pytest.mark.filterwarnings("ignore:TF32 acceleration on top of oneDNN"),
     pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:Skipping serialization of skipfiles"),
 ]
 CELLS = (
     [(kind, {}) for kind in KINDS]
