@@ -430,6 +430,22 @@ def test_compiled_for_all_lengths(kind):
     assert fastrnn.native_calls() == calls + 6 * 4
 
 
+@every_kind
+def test_compiled_with_symbols_alone(kind):
+    """From the first compilation on, and of the module's own numbers, too."""
+    model = Tagger(OURS[kind](3, 4, 3, bidirectional=True, dropout=0.5)).eval()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager", dynamic=True)
+    for steps, rows, mode in ((5, 2, False), (6, 3, False), (5, 2, True)):
+        x = torch.randn(steps, rows, 3, requires_grad=True)
+        results = []
+        for m in (compiled, model):
+            model.train(mode)
+            torch.manual_seed(0)
+            results.append(torch.autograd.grad(m(x), [x, *model.parameters()]))
+        for a, b in zip(*results, strict=True):
+            torch.testing.assert_close(a, b)
+
+
 def test_compiled_with_inductor():
     model = Tagger(OURS["LSTM"](3, 4, 2, dropout=0.5))
     compiled = torch.compile(model, fullgraph=True)
