@@ -321,7 +321,9 @@ def test_symbolic_trace(kind):
     """`torch.fx` keeps modules of torch.nn whole, and so these."""
     ours = nn.Sequential(OURS[kind](3, 4, batch_first=True))
     traced = torch.fx.symbolic_trace(ours)
-    assert [node.op for node in traced.graph.nodes] == ["placeholder", "call_module", "output"]
+    given, call, output = traced.graph.nodes
+    assert [node.op for node in (given, call, output)] == ["placeholder", "call_module", "output"]
+    assert (call.args, call.kwargs) == ((given,), {})  # as torch.nn's, without a state that nobody gave
     x = torch.randn(2, 5, 3)
     assert_equal(flat(traced(x)), flat(ours(x)))
 

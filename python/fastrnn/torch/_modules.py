@@ -156,7 +156,8 @@ class _Recurrent(RNNBase):
         if isinstance(input, torch.fx.Proxy):  # a leaf of symbolic traces, as what is torch.nn's
             keywords = {} if lengths is None else {"lengths": lengths}
             tracer = input.tracer
-            return tracer.create_proxy("call_module", tracer.path_of_module(self), (input, hx), keywords)
+            given = (input,) if hx is None else (input, hx)  # what goes through a graph may know no None
+            return tracer.create_proxy("call_module", tracer.path_of_module(self), given, keywords)
         return self._general(input, hx, lengths)
 
     def _direct(self, x: Tensor, hx: Any, lengths: Any, batch_sizes: Tensor | None = None) -> Any:
