@@ -23,6 +23,7 @@ from torch_cases import EXTRAS, KINDS, OURS, STOCK, as_state, flat, state_shapes
 pytestmark = [  # what PyTorch says of itself
     pytest.mark.filterwarnings("ignore:TF32 acceleration on top of oneDNN"),
     pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:Skipping serialization of skipfiles"),
 ]
 CELLS = (
     [(kind, {}) for kind in KINDS]
@@ -429,6 +430,22 @@ def test_compiled_for_all_lengths(kind):
     assert fastrnn.native_calls() == calls + 6 * 4
 
 
+@every_kind
+def test_compiled_with_symbols_alone(kind):
+    """From the first compilation on, and of the module's own numbers, too."""
+    model = Tagger(OURS[kind](3, 4, 3, bidirectional=True, dropout=0.5)).eval()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager", dynamic=True)
+    for steps, rows, mode in ((5, 2, False), (6, 3, False), (5, 2, True)):
+        x = torch.randn(steps, rows, 3, requires_grad=True)
+        results = []
+        for m in (compiled, model):
+            model.train(mode)
+            torch.manual_seed(0)
+            results.append(torch.autograd.grad(m(x), [x, *model.parameters()]))
+        for a, b in zip(*results, strict=True):
+            torch.testing.assert_close(a, b)
+
+
 def test_compiled_with_inductor():
     model = Tagger(OURS["LSTM"](3, 4, 2, dropout=0.5))
     compiled = torch.compile(model, fullgraph=True)
@@ -521,6 +538,19 @@ def test_scripted_and_traced():
     with pytest.raises(NotImplementedError, match="gru_reset_before"):
         torch.jit.script(OURS["GRU"](3, 4, reset_after=False))
 
+    class Scripted(torch.jit.ScriptModule):
+        """The old way, which asks no submodule what to compile in its place."""
+
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.jit.script(model.layer)
+
+        @torch.jit.script_method
+        def forward(self, x):
+            return self.layer(x)[0]
+
+    torch.testing.assert_close(Scripted()(x), model.layer(x)[0])
+
 
 # ---------------------------------------------------------------------------------------------------------- torch.func
 
@@ -556,6 +586,7 @@ def test_vmap(kind):
 
 
 @every_kind
+@pytest.mark.skipif(torch.__version__ < (2, 6), reason="PyTorch 2.5 has no vmap in a vmap for operators with a rule")
 def test_vmap_over_inputs(kind):
     """One call in inference, of what is mapped by one `vmap` in another, too; with gradients a call for each."""
     ours = OURS[kind](3, 4, 2, bidirectional=True)

@@ -6,6 +6,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from torch.nn.utils._per_sample_grad import call_for_per_sample_grads  # noqa: E402
+
 import fastrnn  # noqa: E402
 from fastrnn.torch import _modules  # noqa: E402
 from torch_cases import EXTRAS, KINDS, OURS, flat, twins  # noqa: E402
@@ -108,6 +110,23 @@ def test_subclasses_of_tensors(kind):
     stock, ours = twins(kind, 3, 4)
     x = torch.randn(5, 2, 3).as_subclass(Own)
     assert_falls_back(ours, stock, lambda m: flat(m(x)), "a tensor of Own")
+
+
+@every_kind
+@pytest.mark.parametrize("packed", [False, True])
+def test_gradients_of_each_sample(kind, packed):
+    """Expanded weights, which have a gradient for each row of a batch and refuse what they do not know."""
+    stock, ours = twins(kind, 3, 4, batch_first=True)
+    x = torch.randn(3, 5, 3, requires_grad=True)  # without, torch.nn.LSTM has none either
+
+    def each(module):
+        for weight in module.parameters():
+            weight.grad_sample = None
+        given = torch.nn.utils.rnn.pack_padded_sequence(x, [5, 4, 2], batch_first=True) if packed else x
+        call_for_per_sample_grads(module, batch_size=3)(given)[0][0].square().sum().backward()
+        return [weight.grad_sample for weight in module.parameters()]
+
+    assert_falls_back(ours, stock, each, "a tensor of ExpandedWeight")
 
 
 @every_kind

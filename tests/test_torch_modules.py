@@ -221,6 +221,30 @@ def test_replaced_parameters(kind):
 
 
 @every_kind
+@pytest.mark.parametrize("packed", [False, True])
+def test_flat_weights(kind, packed):
+    """Programs that know torch.nn put others in the list of its weights, until a parameter is replaced."""
+    stock, ours = twins(kind, 3, 4, 2, bidirectional=True)
+    x = torch.randn(5, 2, 3)
+    x = nn.utils.rnn.pack_padded_sequence(x, [5, 3]) if packed else x
+    others = [torch.randn_like(w).requires_grad_() for w in stock.parameters()]
+    for module in (stock, ours):
+        module._flat_weights = list(others)
+    before = fastrnn.native_calls()
+    found, right = flat(ours(x)), flat(stock(x))
+    assert fastrnn.native_calls() == before + 1
+    torch.testing.assert_close(found, right)
+    gradients = [torch.autograd.grad(out[1].square().sum(), others) for out in (found, right)]
+    torch.testing.assert_close(*gradients)
+    for module in (stock, ours):
+        module._flat_weights[0] = others[0].detach() * 0.5
+    torch.testing.assert_close(flat(ours(x)), flat(stock(x)))
+    torch.testing.assert_close(ours.prepare()(x)[0], stock(x)[0])
+    stock.weight_hh_l1 = ours.weight_hh_l1 = nn.Parameter(torch.randn(stock.weight_hh_l1.shape))
+    torch.testing.assert_close(flat(ours(x)), flat(stock(x)))
+
+
+@every_kind
 @pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning")
 def test_parametrized(kind):
     """Weights that are computed from others: norms and pruning."""
@@ -297,7 +321,9 @@ def test_symbolic_trace(kind):
     """`torch.fx` keeps modules of torch.nn whole, and so these."""
     ours = nn.Sequential(OURS[kind](3, 4, batch_first=True))
     traced = torch.fx.symbolic_trace(ours)
-    assert [node.op for node in traced.graph.nodes] == ["placeholder", "call_module", "output"]
+    given, call, output = traced.graph.nodes
+    assert [node.op for node in (given, call, output)] == ["placeholder", "call_module", "output"]
+    assert (call.args, call.kwargs) == ((given,), {})  # as torch.nn's, without a state that nobody gave
     x = torch.randn(2, 5, 3)
     assert_equal(flat(traced(x)), flat(ours(x)))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Sequence
+from operator import is_
 from typing import Any, ClassVar
 
 import numpy as np
@@ -89,12 +90,16 @@ class _Recurrent(RNNBase):
         return networks[key]
 
     def _weights(self) -> list[Tensor]:
-        """Those that are in place now: parametrizations, pruning and `functional_call` replace them."""
+        """Those that are in place now: parametrizations, pruning and `functional_call` replace them, and programs that
+        know `torch.nn` put others in `_flat_weights`, which count until a parameter is replaced."""
         parameters = self._parameters
         try:
-            return [parameters[name] for name in self._flat_weights_names]
+            named = [parameters[name] for name in self._flat_weights_names]
         except KeyError:
             return [getattr(self, name) for name in self._flat_weights_names]
+        if torch.compiler.is_compiling() or all(map(is_, named, self._flat_weights)) or self._weights_have_changed():
+            return named
+        return list(self._flat_weights)
 
     def prepare(self) -> Prepared:
         """The network with its present weights, copied and packed once: for streams of single steps, which take less
@@ -151,7 +156,8 @@ class _Recurrent(RNNBase):
         if isinstance(input, torch.fx.Proxy):  # a leaf of symbolic traces, as what is torch.nn's
             keywords = {} if lengths is None else {"lengths": lengths}
             tracer = input.tracer
-            return tracer.create_proxy("call_module", tracer.path_of_module(self), (input, hx), keywords)
+            given = (input,) if hx is None else (input, hx)  # what goes through a graph may know no None
+            return tracer.create_proxy("call_module", tracer.path_of_module(self), given, keywords)
         return self._general(input, hx, lengths)
 
     def _direct(self, x: Tensor, hx: Any, lengths: Any, batch_sizes: Tensor | None = None) -> Any:
@@ -431,12 +437,12 @@ def unserved(x: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor]) -> 
     if forward_ad._current_level >= 0:
         return "forward-mode differentiation, which runs in PyTorch's own operators"
     for tensor in (x, *states, *weights):
+        if type(tensor) not in _PLAIN and not isinstance(tensor, _TRACED):  # first: one may refuse to be asked more
+            return f"a tensor of {type(tensor).__name__}"
         if tensor.layout is not torch.strided:
             return f"a tensor of layout {tensor.layout}"
         if tensor.is_nested:
             return "a nested tensor"
-        if type(tensor) not in _PLAIN and not isinstance(tensor, _TRACED):
-            return f"a tensor of {type(tensor).__name__}"
     return None
 
 

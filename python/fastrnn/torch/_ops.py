@@ -231,6 +231,7 @@ def network_of(
 ) -> Network:
     """The network that an operator's arguments describe: its sizes are those of the weights, and activations may follow
     the name of its cell, as `_options.written` has it."""
+    num_layers = int(num_layers)  # with `dynamic=True` some versions of the compiler make it a symbol
     count = num_layers * (1 + bidirectional)
     each = len(weights) // count if count > 0 else 0
     if cell.partition(" ")[0] not in CELLS or each not in (2, 3, 4, 5) or len(weights) != each * count:
