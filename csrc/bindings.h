@@ -124,6 +124,8 @@ class Prepared {
 // Objects come from this module's functions: pybind11 would hand on memory that nothing was written to where
 // C.__new__(C) made one.
 py::custom_type_setup not_from_python();
+// Nor may an object of another class be declared one of theirs. For a class that is complete.
+void seal(py::handle type);
 
 void define_spec(py::module_&);  // Spec
 void define_arrays(py::module_&);  // calls on NumPy arrays: Prepared, Tape, infer, forward, backward

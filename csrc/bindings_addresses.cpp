@@ -70,17 +70,21 @@ std::vector<void*> pointers(const std::vector<Address>& addresses) {
 }
 
 // The rows' lengths, from the number of rows that each step of packed data has.
-std::vector<int64_t> lengths_of(const int64_t* batch_sizes, int64_t steps, int64_t values) {
+std::vector<int64_t> lengths_of(const int64_t* given, int64_t steps, int64_t values) {
+  const std::vector<int64_t> batch_sizes(given, given + steps);  // which another thread may change
   const auto wrong = [&](const char* expected, int64_t got) {
     wrong_value("batch_sizes", expected, std::to_string(got));
   };
-  if (batch_sizes[0] > values) wrong("at most as many rows as the data has", batch_sizes[0]);
-  std::vector<int64_t> lengths(static_cast<size_t>(std::max<int64_t>(batch_sizes[0], 0)), steps);
+  if (batch_sizes.empty() || batch_sizes[0] < 0 || batch_sizes[0] > values) {
+    wrong("at least one number, the first at most that of the data's rows", steps ? batch_sizes[0] : steps);
+  }
+  std::vector<int64_t> lengths(static_cast<size_t>(batch_sizes[0]), steps);
   int64_t sum = 0;
-  for (int64_t t = 0; t < steps; ++t) {
+  for (size_t t = 0; t < batch_sizes.size(); ++t) {
     if (batch_sizes[t] < 1) wrong("numbers of 1 and more", batch_sizes[t]);
     if (t > 0 && batch_sizes[t] > batch_sizes[t - 1]) wrong("descending numbers", batch_sizes[t]);
-    if (t > 0) std::fill(lengths.begin() + batch_sizes[t], lengths.begin() + batch_sizes[t - 1], t);
+    if (t > 0)
+      std::fill(lengths.begin() + batch_sizes[t], lengths.begin() + batch_sizes[t - 1], static_cast<int64_t>(t));
     sum += batch_sizes[t];
   }
   if (sum != values) wrong("a number of rows for each step, all those of the data", sum);

@@ -96,8 +96,8 @@ py::array own_array(const py::dtype& dtype, const Shape& shape, Memory memory) {
   return py::array(dtype, shape, kept.release()->get(), owner);
 }
 
-// A result. Large ones are of the core's memory.
-py::array empty(const Network& net, const Shape& shape) {
+// A result. Large ones are of the core's memory, and those that must not be resized.
+py::array empty(const Network& net, const Shape& shape, bool may_be_resized = true) {
   constexpr size_t large = size_t{4} << 20;
   size_t bytes = net.itemsize();  // as if axes of no elements had one: NumPy refuses what would overflow then
   bool too_large = false, none = false;
@@ -106,7 +106,7 @@ py::array empty(const Network& net, const Shape& shape) {
     too_large |= __builtin_mul_overflow(bytes, static_cast<size_t>(n ? n : 1), &bytes);
   }
   if (too_large || bytes > PTRDIFF_MAX) throw NoMemory("results of shape " + text(shape));
-  if (none || bytes < large) return py::array(numpy_dtype(net), shape);
+  if (may_be_resized && (none || bytes < large)) return py::array(numpy_dtype(net), shape);
   return own_array(numpy_dtype(net), shape, allocate_for(bytes, "results of shape " + text(shape)));
 }
 // For outputs that this file has just made.
@@ -245,8 +245,9 @@ struct Outputs {
   py::array y, h_n;
   std::optional<py::array> c_n;
 
-  Outputs(const Network& net, const Extent& e)
-      : y(empty(net, over_time(net, e, {net.width()}))), h_n(empty(net, state_shape(net, e, net.output_size()))) {
+  Outputs(const Network& net, const Extent& e, bool for_backward = false)
+      : y(empty(net, over_time(net, e, {net.width()}), !for_backward)),
+        h_n(empty(net, state_shape(net, e, net.output_size()))) {
     if (net.has_cell()) c_n = empty(net, state_shape(net, e, net.hidden_size));
   }
   void fill(const Network& net, const Extent& e, Forward& call) const {
@@ -297,12 +298,16 @@ struct Tape {
   Call call;
   std::vector<py::array> weights;
   std::vector<void*> weight_memory;  // as it was when they were checked
-  py::array x_as_given, y;
+  py::array x_as_given;
+  Strided y;
+  py::object y_owner;  // of its memory: the array is the caller's, who can give it another shape
   uint64_t dropout_seed;
   TapeLayout layout;
   Memory memory;
 
-  size_t bytes() const { return layout.bytes + static_cast<size_t>(y.nbytes()); }
+  size_t bytes() const {
+    return layout.bytes + static_cast<size_t>(call.extent.steps * call.extent.rows * net.width()) * net.itemsize();
+  }
   std::string text() const;
 
   // That x and the weights, which are the caller's, have the memory that they had.
@@ -360,7 +365,7 @@ py::array tape_gates(const py::object& self, py::handle layer, py::handle direct
   const int64_t row = net.saved() * H;
   if (row == 0) {  // an RNN's one gate is its output
     const bool last = l + 1 == static_cast<size_t>(net.num_layers);
-    const Strided y = last ? strided(net, tape.call.extent, tape.y) : Strided{nullptr, B * net.width(), net.width(), 1};
+    const Strided y = last ? tape.y : Strided{nullptr, B * net.width(), net.width(), 1};
     const std::byte* base =
         last ? static_cast<const std::byte*>(y.data) : tape.memory.get() + tape.layout.layers[l].hidden;
     return tape.view(self, base + d * static_cast<size_t>(H) * net.itemsize(), {1, H}, {y.time, y.row, H, 1});
@@ -394,10 +399,10 @@ py::tuple run_forward(const py::object& spec, const py::sequence& weights, py::h
   if (arguments.state.h) arguments.state.h = contiguous_copy(*arguments.state.h);
   if (arguments.state.c) arguments.state.c = contiguous_copy(*arguments.state.c);
   const Extent e = arguments.extent;
-  const Outputs out(net, e);
+  const Outputs out(net, e, true);
   auto tape = std::make_unique<Tape>(Tape{spec, net, std::move(arguments), std::move(arrays), weight_memory,
-                                          py::reinterpret_borrow<py::array>(x), out.y, dropout_seed,
-                                          checked_layout(net, e), Memory()});
+                                          py::reinterpret_borrow<py::array>(x), strided(net, e, out.y), out.y.base(),
+                                          dropout_seed, checked_layout(net, e), Memory()});
   tape->memory = allocate_for(tape->layout.bytes, "the tape");
   Forward call{};
   tape->call.fill(call);
@@ -433,7 +438,7 @@ py::tuple run_backward(const Tape& tape, py::handle dy_argument, py::handle dsta
 
   Backward call{};
   tape.call.fill(call);
-  call.y = strided(net, e, tape.y);
+  call.y = tape.y;
   call.tape = tape.memory.get();
   call.dropout_seed = tape.dropout_seed;
   if (dy) call.dy = strided(net, e, *dy);
@@ -526,8 +531,8 @@ Raises:
 
 void define_arrays(py::module_& m) {
   using namespace py::literals;
-  py::class_<Tape>(m, "Tape", not_from_python(), tape_doc)
-      .def_property_readonly(
+  py::class_<Tape> tape(m, "Tape", not_from_python(), tape_doc);
+  tape.def_property_readonly(
           "spec", [](const Tape& t) { return t.spec; }, "What describes the network: cell, sizes, options, dtype.")
       .def_property_readonly(
           "x", [](const Tape& t) { return t.x_as_given; }, "The input of the forward call.")
@@ -537,7 +542,8 @@ void define_arrays(py::module_& m) {
       .def("__repr__", &Tape::text)
       .def("__reduce_ex__", &no_pickle);
 
-  py::class_<Prepared>(m, "Prepared", not_from_python(), prepared_doc)
+  py::class_<Prepared> prepared(m, "Prepared", not_from_python(), prepared_doc);
+  prepared
       .def("__call__", &infer_prepared, "x"_a, "state"_a = py::none(), py::kw_only(), "lengths"_a = py::none(),
            prepared_call_doc)
       .def_property_readonly("spec", &Prepared::net, "What describes the network: cell, sizes, options, dtype.")
@@ -548,6 +554,8 @@ void define_arrays(py::module_& m) {
              return "Prepared(" + describe(p.net()) + ", " + size_as_text(p.packed().bytes) + ")";
            })
       .def("__reduce_ex__", &no_pickle);
+
+  for (const py::handle type : {py::handle(tape), py::handle(prepared)}) seal(type);
 
   m.def(
       "memory",

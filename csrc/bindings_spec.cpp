@@ -185,10 +185,16 @@ py::custom_type_setup not_from_python() {
   });
 }
 
+void seal(py::handle type) {
+  auto* const sealed = reinterpret_cast<PyTypeObject*>(type.ptr());
+  sealed->tp_flags |= Py_TPFLAGS_IMMUTABLETYPE;
+  PyType_Modified(sealed);
+}
+
 void define_spec(py::module_& m) {
   using namespace py::literals;
-  py::class_<Network>(m, "Spec", not_from_python())
-      .def_property_readonly("cell", [](const Network& n) { return traits(n.cell).name; })
+  py::class_<Network> spec(m, "Spec", not_from_python());
+  spec.def_property_readonly("cell", [](const Network& n) { return traits(n.cell).name; })
       .def_property_readonly("input_size", [](const Network& n) { return n.input_size; })
       .def_property_readonly("hidden_size", [](const Network& n) { return n.hidden_size; })
       .def_property_readonly("num_layers", [](const Network& n) { return n.num_layers; })
@@ -208,6 +214,7 @@ void define_spec(py::module_& m) {
             py::make_tuple(traits(n.cell).name, n.input_size, n.hidden_size, n.num_layers, n.bias, n.batch_first,
                            n.dropout, n.bidirectional, n.proj_size, n.dtype_name(), options_as_tuple(n)));
       });
+  seal(spec);
   m.def("make_spec", &make_network, "cell"_a, "input_size"_a, "hidden_size"_a, "num_layers"_a = 1, "bias"_a = true,
         "batch_first"_a = false, "dropout"_a = 0.0, "bidirectional"_a = false, "proj_size"_a = 0, "dtype"_a = "float32",
         "options"_a = py::none());

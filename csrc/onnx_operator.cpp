@@ -206,7 +206,7 @@ template <class E> struct Call {
   }
   void save_y(const C* from) const {
     E* to = static_cast<E*>(out[Y]);
-    for (int64_t t = 0; t < at.T; ++t) {
+    for (int64_t t = 0; at.N > 0 && t < at.T; ++t) {
       for (int64_t d = 0; d < at.D; ++d) {
         for (int64_t n = 0; n < at.N; ++n) {
           save(from + ((source(t, n) * at.N + n) * at.D + d) * at.H, at.H, to + at.y(t, d, n));

@@ -47,6 +47,30 @@ def test_lengths_that_change_x(layer, x):
         layer(x, lengths=Lengths())
 
 
+@pytest.mark.parametrize("cell", ["RNN", "LSTM"])
+@pytest.mark.parametrize("shape", [(-1,), (1, 1, -1), (50, 100, 4), ()])
+def test_y_gets_another_shape_before_backward(cell, shape, x):
+    layer = getattr(fastrnn, cell)(SIZE, 4, seed=0)
+    y, _, tape = layer.forward(x)
+    dy, gates, expected = y.copy(), tape.gates(0).copy(), layer.backward(tape, y)
+    with pytest.raises(ValueError, match="cannot resize"):
+        y.resize((0,), refcheck=False)
+    if shape:
+        y.shape = shape
+    del y
+    assert np.array_equal(layer.backward(tape, dy).x, expected.x)
+    assert np.array_equal(tape.gates(0), gates)
+
+
+def test_objects_declared_to_be_others(native, x):
+    things = [native.spec, native.prepare(), native.forward(x)[2]]
+    for thing in things:
+        for other in things:
+            if other is not thing:
+                with pytest.raises(TypeError, match="__class__ assignment"):
+                    thing.__class__ = type(other)
+
+
 @pytest.mark.parametrize("what", ["x", "weight_hh_l0"])
 @pytest.mark.parametrize("shape", [(0,), (1, 1), (1000, 1000)])
 def test_arrays_that_are_resized_before_backward(native, x, what, shape):

@@ -452,6 +452,53 @@ def test_fork_while_other_threads_compute():
     assert all(results)
 
 
+def test_fork_during_the_first_call():
+    """What is worked out once is never left half done in a child."""
+    program = """
+        import os
+        import signal
+        import sys
+        import threading
+        import time
+        import numpy as np
+        import fastrnn
+
+        layer, x = fastrnn.LSTM(8, 64), np.zeros((5, 4, 8), np.float32)
+        thread = threading.Thread(target=layer, args=(x,))
+        thread.start()
+        time.sleep(float(os.environ["DELAY"]))
+        child = os.fork()
+        if not child:
+            signal.alarm(20)
+            layer(x)
+            os._exit(0)
+        thread.join()
+        sys.exit(os.waitpid(child, 0)[1])
+    """
+    for delay in range(10):
+        run_alone(program, DELAY=str(2e-5 * delay))
+
+
+def test_fork_while_masks_are_drawn():
+    layer = fastrnn.LSTM(8, 4, num_layers=2, dropout=0.5)
+    x, done = np.zeros((1, 1, 8), np.float32), threading.Event()
+
+    def draw():
+        while not done.is_set():
+            layer.forward(x)
+
+    threads = [threading.Thread(target=draw) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        results = [ends_well(forked(lambda: layer.forward(x))) for _ in range(20)]
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join(PATIENCE)
+    assert all(results)
+
+
 def compute_bytes(layer, data, queue):
     results = everything(layer, data)
     queue.put([array.tobytes() for array in results.values()])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 import numpy as np
@@ -42,18 +43,27 @@ def scale(probability: float) -> float:
     return 1 / (1 - probability) if probability < 1 else 0.0
 
 
+_lock = threading.Lock()
+
+
+def _unlock() -> None:
+    """In a forked child: a thread that was drawing then is not there to let go."""
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_unlock)
+
+
 class Seeds:
     """A layer's endless series of mask seeds. Safe to draw from in many threads; can be copied and pickled."""
 
     def __init__(self, base: int, calls: int = 0) -> None:
         self.base = base
         self.calls = calls
-        self._lock = threading.Lock()
 
     def draw(self) -> int:
-        with self._lock:
+        with _lock:
             self.calls += 1
-            return _hash(self.base + self.calls)
-
-    def __reduce__(self) -> tuple[type[Seeds], tuple[int, int]]:
-        return type(self), (self.base, self.calls)  # all but the lock
+            position = self.calls
+        return _hash(self.base + position)

@@ -173,7 +173,7 @@ class _Layer:
         if dropout_seed is not None:
             seed = check_int("dropout_seed", dropout_seed, 0, 2**64 - 1)
         elif self.spec.dropout > 0 and self.spec.num_layers > 1:
-            self._engine.check(self.spec, weights, x, state, lengths)  # a refused call must not use up a mask
+            self._engine.check(self.spec, weights, x, state, lengths)  # wrong arguments must not use up a mask
             seed = self._seeds.draw()
         else:
             seed = 0

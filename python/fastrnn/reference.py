@@ -128,14 +128,14 @@ def sigmoid(a: Array) -> Array:
 FUNCTIONS: dict[str, tuple[Callable[..., Array], Callable[..., Array]]] = {
     "tanh": (lambda a, *_: np.tanh(a), lambda a, y, *_: 1 - y**2),
     "sigmoid": (lambda a, *_: sigmoid(a), lambda a, y, *_: y * (1 - y)),
-    "relu": (lambda a, *_: np.maximum(a, 0), lambda a, y, *_: a > 0),
+    "relu": (lambda a, *_: np.maximum(a, 0), lambda a, y, *_: ~(a <= 0)),
     "affine": (lambda a, α, β: α * a + β, lambda a, y, α, β: np.full_like(a, α)),
     "leaky_relu": (lambda a, α, _: np.where(a < 0, α * a, a), lambda a, y, α, _: np.where(a < 0, α, 1)),
-    "thresholded_relu": (lambda a, α, _: np.where(a <= α, 0, a), lambda a, y, α, _: a > α),
+    "thresholded_relu": (lambda a, α, _: np.where(a <= α, 0, a), lambda a, y, α, _: ~(a <= α)),
     "scaled_tanh": (lambda a, α, β: α * np.tanh(β * a), lambda a, y, α, β: α * β * (1 - np.tanh(β * a) ** 2)),
-    "hard_sigmoid": (lambda a, α, β: np.clip(α * a + β, 0, 1), lambda a, y, α, β: np.where((y > 0) & (y < 1), α, 0)),
+    "hard_sigmoid": (lambda a, α, β: np.clip(α * a + β, 0, 1), lambda a, y, α, β: np.where((y <= 0) | (y >= 1), 0, α)),
     "elu": (lambda a, α, _: np.where(a < 0, α * np.expm1(a), a), lambda a, y, α, _: np.where(a < 0, y + α, 1)),
-    "softsign": (lambda a, *_: a / (1 + np.abs(a)), lambda a, y, *_: (1 - np.abs(y)) ** 2),
+    "softsign": (lambda a, *_: a / (1 + np.abs(a)), lambda a, y, *_: (1 / (1 + np.abs(a))) ** 2),
     "softplus": (lambda a, *_: np.logaddexp(a, 0), lambda a, y, *_: sigmoid(a)),
 }
 

@@ -118,6 +118,8 @@ def run(
     """y, h_n and c_n of an x (T, B, I), (B, T, I) or (T, I), or, with `batch_sizes`, of a PackedSequence's data (N, I);
     with a tape, which is filled, in training."""
     shape = x.shape
+    if batch_sizes is not None:
+        batch_sizes = batch_sizes.clone()  # which another thread may change
     batch = batch_axis(net, shape, batch_sizes)
     y = x.new_empty(*shape[:-1], net.width)
     h_n = x.new_empty(net.states, *batch, net.output)
@@ -187,6 +189,8 @@ def gradients(
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, list[Tensor]]:
     """dx and dh0 (None where not needed), dc0 and those of the weights, for a loss's derivatives dy, dh_n and dc_n."""
     shape = x.shape
+    if batch_sizes is not None:
+        batch_sizes = batch_sizes.clone()
     batch = batch_axis(net, shape, batch_sizes)
     dy, dh_n, dc_n = (None if d is None else d.contiguous().resolve_neg() for d in (dy, dh_n, dc_n))
     dx = x.new_empty(*shape) if need_dx else None
