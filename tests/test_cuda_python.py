@@ -6,7 +6,9 @@ import copy
 import ctypes
 import gc
 import pickle
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -398,3 +400,38 @@ def test_the_plan_can_be_read_and_overridden(cuda):
     large = fastrnn.cuda.LSTM(3, 600, dtype="float64")
     with pytest.raises(RuntimeError, match="cluster: this way does not serve these sizes here"):
         large(x)
+
+
+def test_a_program_may_end_while_daemon_threads_compute(cuda):
+    """What comes back from the device then has no interpreter to go on in."""
+    program = f"""
+import subprocess
+import sys
+from pathlib import Path
+import threading
+
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import cuda_runner
+
+sys.modules["fastrnn._cuda"] = cuda_runner.load_module()
+import numpy as np
+
+import fastrnn.cuda
+
+layer, x = fastrnn.cuda.LSTM(8, 64), np.zeros((300, 4, 8), np.float32)
+begun = threading.Event()
+
+
+def work():
+    while True:
+        begun.set()
+        layer(x)
+
+
+for _ in range(3):
+    threading.Thread(target=work, daemon=True).start()
+begun.wait()
+"""
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+        assert (done.returncode, done.stderr) == (0, "")
