@@ -43,7 +43,7 @@ GAIN_NORM = TwoSlopeNorm(vmin=-2, vcenter=0, vmax=5)  # of log2
 PEER: dict[str, Any] = {"markersize": 4.5, "markerfacecolor": PAPER, "markeredgecolor": INK, "markeredgewidth": 1.1}
 
 # Inches.
-LEFT, RIGHT, TOP, FOOT = 0.95, 0.35, 1.15, 0.65
+LEFT, RIGHT, TOP, FOOT = 0.95, 0.35, 1.34, 0.65
 ROW, BARS = 0.30, 3.4  # a shape's height, the width of the bars
 COLUMNS = {"best": 0.8, ORIENTATION: 0.64}  # a cell's width in each map of speed-ups
 GAP = 0.38  # between panels
@@ -86,7 +86,8 @@ def draw(document: Document) -> Figure:
     words(0.25, 0.42, _title(document), fontsize=16, fontweight="bold")
     software = ", ".join(report.label(document, name, version=True) for name in (LAYER, *_shown(document)))
     words(0.25, 0.68, software, fontsize=9, color=FAINT)
-    words(0.25, 0.87, f"{report.machine_line(document)}, {report.peak_line(document)}", fontsize=9, color=FAINT)
+    words(0.25, 0.87, report.machine_line(document), fontsize=9, color=FAINT)
+    words(0.25, 1.06, report.peak_line(document), fontsize=9, color=FAINT)
 
     y = TOP
     for mode in modes:
