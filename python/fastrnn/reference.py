@@ -274,8 +274,10 @@ class LSTMCell:
             dc_new = dc_new + p_o * da_o
         di, df, dg, dc = dc_new * g, dc_new * c, dc_new * i, dc_new * f
         if self.coupled:
-            di, df = di - df, np.zeros_like(df)
-        da_i, da_f, da_g = self.s.backward(a_i, i, di), self.s.backward(a_f, f, df), self.t.backward(a_g, g, dg)
+            di, da_f = di - df, np.zeros_like(df)
+        else:
+            da_f = self.s.backward(a_f, f, df)
+        da_i, da_g = self.s.backward(a_i, i, di), self.t.backward(a_g, g, dg)
         if w.peephole is not None and dw.peephole is not None:
             dc = dc + p_i * da_i + p_f * da_f
             dw.peephole += np.concatenate([(da_i * c).sum(0), (da_f * c).sum(0), (da_o * c_new).sum(0)])
