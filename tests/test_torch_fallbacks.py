@@ -101,6 +101,22 @@ def test_traced(kind):
     assert "fastrnn::" not in str(program.inlined_graph)
 
 
+@every_kind
+@pytest.mark.parametrize("initial", [False, True])
+@pytest.mark.filterwarnings("ignore")  # of the exporter's own
+def test_exported_to_onnx(kind, initial, tmp_path):
+    """By the older exporter, the module as it is: an operator of ONNX."""
+    onnx = pytest.importorskip("onnx")
+    _, ours = twins(kind, 3, 4)
+    arguments = [torch.randn(5, 2, 3)]
+    if initial:
+        h = torch.randn(1, 2, 4)
+        arguments.append((h, h) if kind == "LSTM" else h)
+    with pytest.warns(UserWarning, match="torch.jit.trace"):
+        torch.onnx.export(ours, tuple(arguments), tmp_path / "model.onnx", dynamo=False)
+    assert kind in [node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node]
+
+
 class Own(torch.Tensor):
     """Somebody's subclass."""
 

@@ -125,7 +125,8 @@ class _Recurrent(RNNBase):
 
     # ------------------------------------------------------------------------------------------------- the three ways
 
-    def forward(self, input: Any, hx: Any = None, *, lengths: Any = None) -> Any:  # noqa: A002
+    # torch.onnx's older exporter passes every argument by position, lengths too.
+    def forward(self, input: Any, hx: Any = None, lengths: Any = None) -> Any:  # noqa: A002
         """As `torch.nn`'s, and `lengths` beside it.
 
         Sizes: T time steps, B rows of the batch, I `input_size`, H `hidden_size`, L `num_layers`, D directions (2 if
