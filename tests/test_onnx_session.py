@@ -3,6 +3,8 @@
 import contextlib
 import gc
 import itertools
+import os
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -316,6 +318,42 @@ def test_external_data(tmp_path, monkeypatch):
         (folder / "weights.bin").unlink()
         with pytest.raises(Exception, match=r"weights\.bin"):
             InferenceSession(folder / "model.onnx", options, CPU)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_makes_sessions_though_another_thread_was_making_one(tmp_path, monkeypatch):
+    model, path = models.tagger(), tmp_path / "model.onnx"
+    onnx.save(model, path, save_as_external_data=True, size_threshold=0)
+    options = settings()
+    making, go_on = threading.Event(), threading.Event()
+    make = onnxruntime.InferenceSession.__init__
+
+    def slowly(*arguments, **keywords):
+        making.set()
+        assert go_on.wait(60)
+        make(*arguments, **keywords)
+
+    thread = threading.Thread(target=lambda: InferenceSession(path, options, CPU))
+    with monkeypatch.context() as patch:
+        patch.setattr(onnxruntime.InferenceSession, "__init__", slowly)
+        thread.start()
+        assert making.wait(60)
+    other = InferenceSession(path, settings(), CPU)  # which waits for nobody
+    child = os.fork()
+    if child == 0:
+        try:
+            signal.alarm(60)  # its end, where it hangs
+            for own in (options, settings()):
+                InferenceSession(path, own, CPU)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    go_on.set()
+    thread.join()
+    assert status == 0
+    assert_same(other, stock(models.tagger()), models.tagger_feed(), 2)
 
 
 def test_external_data_of_constant_nodes(tmp_path):

@@ -28,8 +28,21 @@ SMALL = 64  # elements
 SPINNING = "session.intra_op.allow_spinning"
 SPIN_DURATION = "session.intra_op.spin_duration_us"
 
-_registered: weakref.WeakSet[Any] = weakref.WeakSet()  # options that have the operators: they take them once
-_lock = threading.Lock()
+_lock = threading.Lock()  # of the table
+# The options that have the operators, which they take once, each with a lock for its entries.
+_registered: weakref.WeakKeyDictionary[Any, threading.Lock] = weakref.WeakKeyDictionary()
+
+
+def _renew_locks() -> None:
+    """In a forked child: who held them is not there."""
+    global _lock
+    _lock = threading.Lock()
+    for options in list(_registered):
+        _registered[options] = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)
 
 
 class InferenceSession(onnxruntime.InferenceSession):
@@ -169,11 +182,12 @@ def _operators_in(options: Any, folder: str) -> Iterator[None]:
     with _lock:
         if options not in _registered:
             options.register_custom_ops_library(_core.__file__)
-            _registered.add(options)
+            _registered[options] = threading.Lock()
+        own = _registered[options]
     if not folder:
         yield
         return
-    with _lock:  # the options may be another session's, too
+    with own:  # the options may be another session's, too, which has another folder
         if _entry(options, FOLDER) != folder:
             options.add_session_config_entry(FOLDER, folder)
         yield
