@@ -253,7 +253,10 @@ WRONG = {
     "activations are a str": ({"activations": "Tanh"}, TypeError, "activations must be a list"),
     "clip is negative": ({"clip": -1.0}, ValueError, "clip must be a positive number"),
     "clip is NaN": ({"clip": float("nan")}, ValueError, "clip must be finite"),
-    "alpha is a str": ({"activation_alpha": ["a"]}, TypeError, "activation_alpha must be made of numbers"),
+    "clip is enormous": ({"clip": 10**400}, ValueError, "clip must be finite"),
+    "clip is a str": ({"clip": "1"}, TypeError, "clip must be a number"),
+    "alpha is a str": ({"activation_alpha": ["a"]}, TypeError, "each of activation_alpha must be a number"),
+    "alpha is enormous": ({"activation_alpha": [10**400]}, ValueError, "each of activation_alpha must be finite"),
 }
 
 

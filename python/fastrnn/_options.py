@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-import numbers
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from ._checks import check_bool, check_choice, got
+from ._checks import check_bool, check_choice, check_number, got
 
 Activation: TypeAlias = "str | tuple[str | float, ...]"  # a name, or (name, alpha) or (name, alpha, beta)
 
@@ -49,7 +47,7 @@ class Options(NamedTuple):
 def check_options(cell: str, directions: int, options: Options) -> tuple[str, Options | None]:
     """The cell and its options, None where they change nothing: then kernels that know none of them run."""
     kind = cell.split("_")[0]
-    clip = None if options.clip is None else _check_number("clip", options.clip)
+    clip = None if options.clip is None else check_number("clip", options.clip)
     if clip is not None and clip <= 0:
         raise ValueError(f"clip must be greater than 0, {got(options.clip)}")
     coupled = check_bool("coupled_input_forget", options.coupled_input_forget)
@@ -121,19 +119,7 @@ def _complete(item: Any) -> tuple[str, float, float]:
     if len(given) > len(defaults) and any(given[len(defaults) :]):
         has = ("no parameters", "one parameter, alpha", "two parameters, alpha and beta")[len(defaults)]
         raise ValueError(f"activations: {name} has {has}, {got(item)}")
-    parameters = [_check_number(f"a parameter of {name} in activations", value) for value in given[: len(defaults)]]
+    parameters = [check_number(f"a parameter of {name} in activations", value) for value in given[: len(defaults)]]
     parameters += defaults[len(given) :]
     alpha, beta = (*parameters, 0.0, 0.0)[:2]
     return name, alpha, beta
-
-
-def _check_number(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a number, {got(value)}")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise ValueError(f"{name} must be finite, {got(value)}")
-    return number

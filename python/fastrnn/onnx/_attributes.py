@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-import numbers
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from .._checks import check_choice, check_int, got
+from .._checks import check_choice, check_int, check_number, got
 from .._options import FUNCTIONS, Options
 from .._spec import gru_cell
 
@@ -83,7 +81,7 @@ def read(
 
 
 def _clip(value: Any) -> float:
-    clip = _number("clip", value)
+    clip = check_number("clip", value)
     if not clip > 0:
         raise ValueError(f"clip must be a positive number, {got(value)}")
     return clip
@@ -113,15 +111,8 @@ def _activation(name: Any, values: list[Iterator[float]]) -> Activation:
 
 
 def _numbers(attribute: str, values: Any) -> Iterator[float]:
-    return iter([_number(attribute, value) for value in ([] if values is None else _sequence(attribute, values))])
-
-
-def _number(attribute: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{attribute} must be made of numbers, {got(value)}")
-    if not math.isfinite(value):
-        raise ValueError(f"{attribute} must be finite, {got(value)}")
-    return float(value)
+    values = [] if values is None else _sequence(attribute, values)
+    return iter([check_number(f"each of {attribute}", value) for value in values])
 
 
 def _sequence(attribute: str, values: Any) -> Sequence[Any]:
