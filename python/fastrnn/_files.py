@@ -69,11 +69,14 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array]
         config, arrays = read_as(path)
         if not isinstance(config, dict):
             raise ValueError("the configuration is not an object")
-    except (OSError, ImportError):
-        raise
     # A broken file shows in a dozen ways: BadZipFile, zlib.error, lzma.LZMAError, EOFError, KeyError, TokenError,
-    # zipfile's NotImplementedError and RuntimeError, MemoryError from a shape that no array can have, …
+    # zipfile's NotImplementedError and RuntimeError, MemoryError from a shape that no array can have, bz2's OSError
+    # without a number, EINVAL for a place before the file's beginning, …
     except Exception as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error  # the file cannot be read
+        if isinstance(error, ImportError):
+            raise
         why = str(error) or type(error).__name__
         raise ValueError(f"path: {os.fspath(path)!r} is not a network that fastrnn saved ({why})") from error
     return config, arrays
