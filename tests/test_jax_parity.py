@@ -529,5 +529,10 @@ def test_import_tells_what_is_missing(monkeypatch):
             importlib.import_module("fastrnn.jax")
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "jax", None)
-        with pytest.raises(ModuleNotFoundError, match=r"pip install 'fastrnn\[jax\]'"):
-            importlib.import_module("fastrnn.jax")
+        for handlers, how in (
+            ({"": None}, r"needs JAX: pip install 'fastrnn\[jax\]'"),
+            ({}, r"needs JAX and kernels for it.*FASTRNN_JAX=ON pip install '\.\[jax\]'"),
+        ):
+            patch.setattr(_core, "xla_handlers", lambda handlers=handlers: handlers)
+            with pytest.raises(ModuleNotFoundError, match=how):
+                importlib.import_module("fastrnn.jax")

@@ -17,7 +17,12 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "jax":
         raise
-    raise ModuleNotFoundError("fastrnn.jax needs JAX: pip install 'fastrnn[jax]'", name="jax") from error
+    from .._core import xla_handlers as _handlers
+
+    # A build that was made without JAX would but ask for another.
+    _how = "pip install 'fastrnn[jax]'" if _handlers() else "in fastrnn's folder, FASTRNN_JAX=ON pip install '.[jax]'"
+    _kernels = "" if _handlers() else " and kernels for it, which this build lacks"
+    raise ModuleNotFoundError(f"fastrnn.jax needs JAX{_kernels}: {_how}", name="jax") from error
 
 if _jax.__version_info__ < (0, 6, 2):
     raise ImportError(f"fastrnn.jax needs JAX 0.6.2 or newer, got {_jax.__version__}: pip install -U 'fastrnn[jax]'")
