@@ -262,6 +262,13 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
       },
       "first"_a, "then"_a);
   m.def("current_device", &cuda::device_number);
+  m.def(
+      "device_of",
+      [](Address address) {
+        const cuda::OnDeviceOf there(pointer(address));
+        return cuda::device_number();
+      },
+      "address"_a);
   m.def("device", [] {
     static const Calls calls;
     return py::capsule(static_cast<const Device*>(&calls), Device::name);

@@ -280,10 +280,22 @@ def test_tf32_is_switched_on_for_all_ways(cuda):
         fastrnn.cuda.explain_plan(fastrnn.GRU(8, 40), 6, 3)
 
 
-def test_variants_of_the_cells_are_refused(cuda):
-    layer = fastrnn.cuda.LSTM(2, 3, peephole=True)
+@pytest.mark.parametrize(
+    ("kind", "option"),
+    [
+        ("LSTM", {"peephole": True}),
+        ("LSTM", {"coupled_input_forget": True}),
+        ("RNN", {"clip": 1.0}),
+        ("GRU", {"activations": ("sigmoid", "relu")}),
+    ],
+)
+def test_variants_of_the_cells_are_refused(kind, option, tmp_path):
+    """By the constructor, with a GPU or without; and from a file."""
     with pytest.raises(ValueError, match="CUDA has no peephole"):
-        layer(np.ones((4, 1, 2), np.float32))
+        getattr(fastrnn.cuda, kind)(2, 3, **option)
+    getattr(fastrnn, kind)(2, 3, **option).save(tmp_path / "layer.npz")
+    with pytest.raises(ValueError, match="CUDA has no peephole"):
+        getattr(fastrnn.cuda, kind).load(tmp_path / "layer.npz")
 
 
 @pytest.mark.parametrize("batch_first", [False, True])
@@ -363,6 +375,16 @@ def test_a_wrong_argument_is_refused(cuda):
         lstm.backward(tape, x)
     with pytest.raises(TypeError, match="tape must be what forward returned"):
         lstm.backward(fastrnn.LSTM(3, 4).forward(x)[2])
+
+
+def test_an_array_on_another_gpu_is_refused(cuda, monkeypatch):
+    """The emulator has one: this one is said to be the third."""
+    lstm, x = fastrnn.cuda.LSTM(3, 4), np.zeros((5, 2, 3), np.float32)
+    assert cuda.device_of(x.ctypes.data) == cuda.device_of(0) == 0
+    monkeypatch.setattr(cuda, "device_of", lambda address: 3 if address == x.ctypes.data else 0)
+    with pytest.raises(ValueError, match="x must be on the current GPU, 0, got one on GPU 3"):
+        lstm(Foreign(x))
+    lstm(Foreign(x.copy()))
 
 
 def test_a_build_without_cuda_says_so(monkeypatch):

@@ -26,9 +26,14 @@ def required() -> Any:
     return module
 
 
-def network(spec: Spec, dtype: str) -> Any:
-    """The CUDA side's description of a network, in a type of its own."""
+def check_options(spec: Spec) -> None:
+    """Raises ValueError where the network has one of the variants that the kernels for CUDA do not have."""
     if spec.options is not None:
         raise ValueError("CUDA has no peephole, coupled_input_forget, clip and activations: leave them out")
+
+
+def network(spec: Spec, dtype: str) -> Any:
+    """The CUDA side's description of a network, in a type of its own."""
+    check_options(spec)
     options = spec.num_layers, spec.bias, spec.batch_first, spec.dropout, spec.bidirectional, spec.proj_size
     return required().Network(spec.cell, spec.input_size, spec.hidden_size, *options, dtype)

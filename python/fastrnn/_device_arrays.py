@@ -191,9 +191,7 @@ def _by_dlpack(name: str, value: Any, dtype: str) -> View:
     kind, number = value.__dlpack_device__()
     if kind not in (_ON_CUDA, _CUDA_MANAGED):
         raise TypeError(f"{name} must be in a GPU's memory, or NumPy's, got one on DLPack's device type {int(kind)}")
-    current = _device.required().current_device()
-    if number != current:
-        raise ValueError(f"{name} must be on the current GPU, {current}, got one on GPU {number}")
+    _check_device(name, number)
     try:
         try:
             capsule = value.__dlpack__(stream=LEGACY_STREAM, max_version=(1, 0))
@@ -207,6 +205,12 @@ def _by_dlpack(name: str, value: Any, dtype: str) -> View:
         names = {(code, 8 * size, 1): other for other, (code, size) in _TYPES.items()}
         raise TypeError(f"{name} must have dtype {dtype}, got {names.get(loan.type, f'DLPack type {loan.type}')}")
     return View(value, loan.address, tuple(loan.shape), tuple(loan.strides), loan)
+
+
+def _check_device(name: str, number: int) -> None:
+    current = _device.required().current_device()
+    if number != current:
+        raise ValueError(f"{name} must be on the current GPU, {current}, got one on GPU {number}")
 
 
 def _by_interface(name: str, value: Any, dtype: str) -> View | None:
@@ -224,6 +228,8 @@ def _by_interface(name: str, value: Any, dtype: str) -> View | None:
         if any(s % given.itemsize for s in interface["strides"]):
             raise ValueError(f"{name}: its strides are not whole elements")
         strides = tuple(s // given.itemsize for s in interface["strides"])
+    address = interface["data"][0]
+    _check_device(name, _device.required().device_of(address))
     if interface.get("stream") is not None:
         _device.required().order_streams(interface["stream"], LEGACY_STREAM)
-    return View(value, interface["data"][0], shape, strides)
+    return View(value, address, shape, strides)

@@ -31,6 +31,7 @@ from ._checks import check_bool, check_dtype, check_int, check_unmasked, got
 from ._core import Spec
 from ._device_arrays import Array, View, view
 from ._spec import Array as NumPyArray
+from .reference import CELLS
 
 LINE = 256  # bytes; every array of a tape begins at a multiple
 
@@ -53,7 +54,7 @@ class _Call:
         self.batch = (self.rows,) if self.batched else ()
         self.directions = 1 + spec.bidirectional
         self.output = spec.proj_size or spec.hidden_size
-        self.has_cell = spec.cell == "lstm"
+        self.has_cell = CELLS[spec.cell].has_cell
         self.states = self._state("state", "h0", "c0", state)
         self.lengths = self._lengths(lengths)
         self.y_shape = (*self.shape[:-1], self.directions * self.output)
@@ -247,6 +248,11 @@ def _half(dtype: Any) -> str | None:
 class _OnDevice:
     _engine: Any = _Engine(None)
     spec: Spec
+
+    def _set_up(self, spec: Spec, *others: Any) -> None:
+        """Of a new layer, and of one that is loaded."""
+        _device.check_options(spec)
+        super()._set_up(spec, *others)  # type: ignore[misc]
 
     def _parameter_dtype(self, dtype: Any) -> Any:
         half = _half(dtype)
