@@ -18,6 +18,7 @@ from jax.custom_derivatives import SymbolicZero, custom_vjp_primal_tree_values
 
 from .. import _core, _device
 from .._spec import SPEC_FIELDS
+from ..reference import CELLS
 from ._spread import differing_as
 
 Array: TypeAlias = Any  # jax.Array
@@ -67,7 +68,7 @@ class Network:
 
     @property
     def has_cell(self) -> bool:
-        return self.spec.cell.startswith("lstm")
+        return CELLS[self.spec.cell].has_cell
 
     @property
     def drops(self) -> bool:

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
 from .. import _core
 from .._spec import Array
+from ..reference import CELLS
 from ._served import Cell
 
 LINE = 64  # bytes; every array of a tape begins at a multiple
@@ -22,7 +24,7 @@ def _network(cell: Cell, input_size: int, hidden_size: int, bias: bool, dtype: s
 
 
 def states_of(cell: Cell) -> int:
-    return 2 if cell.name == "lstm" else 1
+    return 1 + CELLS[cell.name].has_cell
 
 
 def tape_bytes(cell: Cell, shape: Sequence[int], hidden_size: int, dtype: str) -> int:
@@ -57,6 +59,28 @@ def _address(array: Array | None) -> int:
     return 0 if array is None or array.size == 0 else array.ctypes.data
 
 
+def _given(spec: _core.Spec, x: Array, lengths: Array, states: list[Array], weights: list[Array]) -> dict[str, Any]:
+    """What a call of the core is given, forward and backward; 0 threads are as many as are set."""
+    return {
+        "spec": spec,
+        "weights": [_address(w) for w in weights],
+        "threads": 0,
+        "x": _address(x),
+        "sizes": x.shape,
+        "strides": [stride // x.itemsize for stride in x.strides],
+        "batch_sizes": 0,
+        "steps": 0,
+        "lengths": _address(lengths),
+        **_addresses("{}0", states),
+        "dropout_seed": 0,
+    }
+
+
+def _addresses(name: str, states: list[Array]) -> dict[str, Any]:
+    """Of h and c, by a pattern of their names; 0 where there is no c."""
+    return {name.format(k): _address(a) for k, a in zip("hc", (*states, None), strict=False)}
+
+
 def forward(cell: Cell, keep: bool, lengths: Array, x: Array, *arrays: Array) -> list[Array]:
     """y, h_n, of an LSTM c_n, and the tape if it is to be kept.
 
@@ -76,24 +100,8 @@ def forward(cell: Cell, keep: bool, lengths: Array, x: Array, *arrays: Array) ->
     y = _empty((*x.shape[:2], units), x.dtype)
     finals = [_empty(states[0].shape, x.dtype) for _ in range(count)]
     tape = _empty((tape_bytes(cell, x.shape, units, str(x.dtype)),), np.dtype(np.uint8)) if keep else None
-    _core.forward_at(
-        spec,
-        [_address(w) for w in weights],
-        0,
-        _address(x),
-        x.shape,
-        [stride // x.itemsize for stride in x.strides],
-        0,
-        0,
-        _address(lengths),
-        _address(states[0]),
-        _address(states[1] if count == 2 else None),
-        _address(y),
-        _address(finals[0]),
-        _address(finals[1] if count == 2 else None),
-        _address(tape),
-        0,
-    )
+    given = _given(spec, x, lengths, states, weights)
+    _core.forward_at(**given, y=_address(y), **_addresses("{}_n", finals), tape=_address(tape))
     return [y, *finals, *([] if tape is None else [tape])]
 
 
@@ -120,26 +128,13 @@ def backward(cell: Cell, kept: bool, sequences: bool, lengths: Array, *arrays: A
     dx, dstates = _empty(x.shape, x.dtype), [_empty(s.shape, x.dtype) for s in states]
     dweights = [_empty(w.shape, x.dtype) for w in weights]
     _core.backward_at(
-        spec,
-        [_address(w) for w in weights],
-        0,
-        _address(x),
-        x.shape,
-        [stride // x.itemsize for stride in x.strides],
-        0,
-        0,
-        _address(lengths),
-        _address(states[0]),
-        _address(states[1] if count == 2 else None),
-        _address(y),
-        _address(tape),
-        0,
-        _address(dy),
-        _address(dfinals[0]),
-        _address(dfinals[1] if count == 2 else None),
-        _address(dx),
-        _address(dstates[0]),
-        _address(dstates[1] if count == 2 else None),
-        [_address(d) for d in dweights],
+        **_given(spec, x, lengths, states, weights),
+        y=_address(y),
+        tape=_address(tape),
+        dy=_address(dy),
+        **_addresses("d{}_n", dfinals),
+        dx=_address(dx),
+        **_addresses("d{}0", dstates),
+        gradients=[_address(d) for d in dweights],
     )
     return [dx, *dstates, *dweights]

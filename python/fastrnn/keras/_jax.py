@@ -59,10 +59,10 @@ def run(
     y, last = CALLS[cell.name](
         x,
         weights,
-        initial if cell.name == "lstm" else initial[0],
+        initial if len(initial) > 1 else initial[0],
         lengths=lengths,
         batch_first=True,
         activations=cell.options and cell.options.activations,
     )
-    finals = last if cell.name == "lstm" else (last,)
+    finals = last if len(initial) > 1 else (last,)
     return (y if sequences else None), [final[0] for final in finals]

@@ -58,7 +58,7 @@ class Network:
         self.hidden = hidden_size
         self.output = proj_size or hidden_size
         self.width = self.output * (1 + bidirectional)
-        self.has_cell = name == "lstm"
+        self.has_cell = CELLS[name].has_cell
         self.drops = dropout > 0 and num_layers > 1
         self.dropout = dropout
         self.arguments: dict[str, Any] = {"num_layers": num_layers, "bias": bias, "bidirectional": bidirectional}
@@ -79,6 +79,11 @@ class Network:
 
 
 network = lru_cache(maxsize=256)(Network)
+
+
+def has_cell(text: str) -> bool:
+    """Whether a cell, behind whose name activations may follow, has a c."""
+    return CELLS[text.partition(" ")[0]].has_cell
 
 
 # ------------------------------------------------------------------------------------------------------ the native call

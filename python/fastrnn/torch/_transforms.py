@@ -50,12 +50,12 @@ class Forward(torch.autograd.Function):
         x, h0, c0, lengths, seed, ctx.options, *weights = inputs
         y, _, c_n, tape = output
         ctx.save_for_backward(x, h0, c0, lengths, seed, y, tape, *weights)
-        ctx.mark_non_differentiable(tape, *([] if ctx.options[0].startswith("lstm") else [c_n]))
+        ctx.mark_non_differentiable(tape, *([] if _ops.has_cell(ctx.options[0]) else [c_n]))
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor, dh_n: Tensor, dc_n: Tensor, _: Any) -> tuple[Any, ...]:
         x, h0, c0, lengths, seed, y, tape, *weights = ctx.saved_tensors
-        dc_n = dc_n if ctx.options[0].startswith("lstm") else None
+        dc_n = dc_n if _ops.has_cell(ctx.options[0]) else None
         dx, dh0, dc0, *dweights = Backward.apply(
             x, h0, c0, lengths, seed, y, tape, dy, dh_n, dc_n, ctx.options, *weights
         )
@@ -91,7 +91,7 @@ class Backward(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         x, h0, c0, lengths, seed, _, _, dy, dh_n, dc_n, ctx.options, *weights = inputs
         ctx.save_for_backward(x, h0, c0, lengths, seed, dy, dh_n, dc_n, *weights)
-        if not ctx.options[0].startswith("lstm"):
+        if not _ops.has_cell(ctx.options[0]):
             ctx.mark_non_differentiable(output[2])
 
     @staticmethod
