@@ -23,8 +23,9 @@ def nothing_said(monkeypatch):
 def assert_falls_back(ours, stock, call, reason):
     """The results are torch.nn's, the kernels did not run, and the reason is told once."""
     calls = fastrnn.native_calls()
-    with pytest.warns(UserWarning, match=f"PyTorch's own path ran, not fastrnn's kernels, for {reason}"):
+    with pytest.warns(UserWarning, match=f"PyTorch's own path ran, not fastrnn's kernels, for {reason}") as said:
         found = call(ours)
+    assert __file__ in [warning.filename for warning in said]  # the call that it is about is here
     for a, b in zip(found, call(stock), strict=True):
         torch.testing.assert_close(a, b)
     with warnings.catch_warnings():

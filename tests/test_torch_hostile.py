@@ -322,6 +322,34 @@ def test_weights_and_attributes_that_do_not_fit(mode, what):
     assert found[0] in (theirs[0], RuntimeError)
 
 
+SIZES_OF_NETWORKS = ("hidden_size", "input_size", "num_layers", "proj_size")
+
+
+@every_mode
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    [(name, value, TypeError) for name in SIZES_OF_NETWORKS for value in (5.5, "a", None)]
+    + [(name, value, ValueError) for name in SIZES_OF_NETWORKS for value in (-1, 2**63)]
+    + [("num_layers", 2**31 - 1, ValueError), ("bidirectional", "a", TypeError), ("bias", None, TypeError)]
+    + [("batch_first", 7, TypeError), ("dropout", "a", TypeError), ("dropout", 2.0, ValueError)],
+)
+def test_attributes_that_no_network_can_have(mode, kind, name, value, error):
+    ours = OURS[kind](3, 4)
+    setattr(ours, name, value)
+    with mode(), pytest.raises(error, match=f"^{name} must be "):
+        ours(torch.randn(5, 2, 3))
+
+
+@pytest.mark.parametrize(("value", "error"), [(None, TypeError), (5.5, TypeError), ("a", ValueError)])
+def test_a_mode_that_there_is_not(value, error):
+    for kind in ("RNN", "LSTM"):
+        ours = OURS[kind](3, 4)
+        ours.mode = value
+        with pytest.raises(error, match=r"^mode must be "):
+            ours(torch.randn(5, 2, 3))
+
+
 # ---------------------------------------------------------------------------------------------------------- packed data
 
 SIZES = {

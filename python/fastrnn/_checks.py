@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import numbers
 import reprlib
+import sys
+import warnings
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -17,6 +19,14 @@ def got(value: object) -> str:
     except ValueError:  # an int of more digits than Python is willing to write
         shown = "one that is too long to show"
     return f"got {shown} ({type(value).__name__})"
+
+
+def warn_caller(message: str, *packages: str) -> None:
+    """Warn of the line, somewhere up the stack, that called into these packages from outside."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in packages:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
 
 
 def check_unmasked(name: str, value: object) -> None:

@@ -44,8 +44,9 @@ def test_fallback(kind, options, call, reason, calls):
     stock, ours = twins(kind, x.shape, **options)
     expected = arrays(stock(x, **call))
     name = f"fastrnn.keras, {kind}: Keras' own loop ran, not fastrnn's kernels, for "
-    with pytest.warns(UserWarning, match=name + f".*{reason}"):
+    with pytest.warns(UserWarning, match=name + f".*{reason}") as said:
         found = arrays(ours(x, **call))
+    assert __file__ in [warning.filename for warning in said]  # here is the call that it is about
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_array_equal(a, b)
     with warnings.catch_warnings():

@@ -235,13 +235,41 @@ def test_wrong_shapes(kind):
         ours(np.zeros((2, 5, 4), np.float32))
     with pytest.raises(Exception, match=r"\(2, 4\)|\(1, 2, 4\)"):
         ours(np.zeros((2, 5, 3), np.float32), initial_state=states)
-    for shape in ((1, 5), (3, 5), (2, 4), (2, 7)):
+    for shape in ((3, 5), (2, 1), (1, 4), (2, 4), (2, 7)):
         with pytest.raises(ValueError, match=r"mask must be of shape \(2, 5\)"):
             ours(np.zeros((2, 5, 3), np.float32), mask=ops.ones(shape, "bool"))
-    with pytest.raises(ValueError, match="initial_state must have"):
-        ours(np.zeros((2, 5, 3), np.float32), initial_state=[np.zeros((2, 5), np.float32)] * 3)
     with pytest.raises(ValueError, match="ndim"):
         ours(np.zeros((2, 5), np.float32))
+
+
+@every_kind
+@pytest.mark.parametrize("zero_output_for_mask", [False, True])
+def test_one_mask_for_all_rows(kind, zero_output_for_mask, calls):
+    options = {"return_sequences": True, "return_state": True, "zero_output_for_mask": zero_output_for_mask}
+    stock, ours = twins(kind, (3, 6, 4), **options)
+    mask = ops.convert_to_tensor(np.array([[False, True, True, False, True, False]]))
+    expected = arrays(stock(normal(3, 6, 4), mask=mask))
+    assert_same(arrays(ours(normal(3, 6, 4), mask=mask)), expected)
+    assert calls() == 1
+
+
+@every_kind
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.filterwarnings("ignore:fastrnn.keras:UserWarning")
+def test_any_number_of_states(kind, count, calls):
+    """Too many are ignored, or refused, where Keras' own loop does so."""
+    outcomes = []
+    for layer in twins(kind, (3, 6, 4)):
+        try:
+            outcomes.append(arrays(layer(normal(3, 6, 4), initial_state=[normal(3, 5, seed=k) for k in range(count)])))
+        except Exception as error:
+            outcomes.append(type(error))
+    stock, ours = outcomes
+    if isinstance(stock, type):
+        assert ours is stock
+    else:
+        assert_same(ours, stock)
+    assert calls() == (kind == "GRU" or count == 1 + (kind == "LSTM"))
 
 
 @every_kind

@@ -36,7 +36,12 @@ def inner_loop(stock: Callable[..., Any], layer: Any, sequences: Any, state: Any
     kernel = ops.convert_to_tensor(layer.cell.kernel)
     dtype = keras.backend.standardize_dtype(kernel.dtype)
     cell = _served.cell_of(layer)
+    states = keras.tree.flatten(state)
+    if _served.kind_of(layer) == "gru":
+        states = states[:1]  # as Keras' own loop
     reason = _served.unserved(layer, sequences, found, training, dtype)
+    if reason is None and len(states) != len(layer.state_size):
+        reason = f"{len(states)} initial states"
     if reason is None:
         reason = f"Keras' backend {NAME}" if BACKEND is None else BACKEND.refuses(sequences, kernel, cell)
     if reason is not None:
@@ -44,13 +49,14 @@ def inner_loop(stock: Callable[..., Any], layer: Any, sequences: Any, state: Any
         _served.warn_once(layer, reason)
         return result
     x = ops.cast(sequences, dtype)
-    states = [ops.cast(s, dtype) for s in keras.tree.flatten(state)]
-    if len(states) != len(layer.state_size):
-        raise ValueError(f"initial_state must have {len(layer.state_size)} tensors, got {len(states)}")
+    states = [ops.cast(s, dtype) for s in states]
     if any(len(s.shape) == 1 or s.shape[0] == 1 for s in states):  # one state for all rows
         states = [ops.broadcast_to(s, (ops.shape(x)[0], layer.units)) for s in states]
-    if found is not None and any(None not in (a, b) and a != b for a, b in zip(x.shape[:2], found.shape, strict=True)):
-        raise ValueError(f"mask must be of shape {tuple(x.shape[:2])}, got {tuple(found.shape)}")
+    if found is not None:
+        rows, steps = found.shape
+        sizes = zip(x.shape[:2], (None if rows == 1 else rows, steps), strict=True)  # one row may stand for all
+        if any(None not in (a, b) and a != b for a, b in sizes):
+            raise ValueError(f"mask must be of shape {tuple(x.shape[:2])}, got {tuple(found.shape)}")
     if layer.stateful:
         states = [ops.copy(s) for s in states]  # the variables are written to before the gradients are computed
     if training and layer.cell.dropout:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from itertools import product
 from typing import Any, NamedTuple
 
 import keras
 from keras import activations, ops
 
+from .._checks import warn_caller
 from .._options import Activation, Options, check_options, written
 
 KINDS = {keras.layers.LSTMCell: "lstm", keras.layers.GRUCell: "gru", keras.layers.SimpleRNNCell: "rnn"}
@@ -104,4 +104,5 @@ def warn_once(layer: Any, reason: str) -> None:
     if reason not in _warned:
         _warned.add(reason)
         name = type(layer).__name__
-        warnings.warn(f"fastrnn.keras, {name}: Keras' own loop ran, not fastrnn's kernels, for {reason}", stacklevel=2)
+        message = f"fastrnn.keras, {name}: Keras' own loop ran, not fastrnn's kernels, for {reason}"
+        warn_caller(message, "fastrnn", "keras", keras.backend.backend())

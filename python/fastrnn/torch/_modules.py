@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Sequence
 from operator import is_
 from typing import Any, ClassVar
@@ -20,8 +19,9 @@ from torch.nn import Parameter, RNNBase
 from torch.nn.utils.rnn import PackedSequence
 
 from .. import _core
-from .._checks import check_unmasked
-from .._spec import gru_cell
+from .._checks import check_bool, check_choice, check_int, check_probability, check_unmasked, warn_caller
+from .._spec import MAX_LAYERS, gru_cell
+from ..reference import CELLS
 from . import _cells, _eager, _ops, _packed, _transforms
 from ._ops import Network
 
@@ -33,6 +33,7 @@ _TRACED = (FakeTensor, FunctionalTensor)
 _WITH_OPERATOR = ("rnn_tanh", "rnn_relu", "lstm", "gru")  # cells that torch.nn has
 _SIZES = {"input_size", "hidden_size", "num_layers", "proj_size"}
 _CONFIG = _SIZES | {"bias", "batch_first", "dropout", "bidirectional", "mode", "reset_after"}  # what makes a Network
+_MODES = {kind: [cell.upper() for cell in CELLS if cell.startswith(kind.lower())] for kind in ("RNN", "LSTM")}
 _warned: set[str] = set()
 
 
@@ -75,19 +76,31 @@ class _Recurrent(RNNBase):
 
     def _cell(self) -> str:
         """The cell's name among the kernels."""
-        return self.mode.lower()
+        return check_choice("mode", self.mode, _MODES[self._kind]).lower()
 
     def _network(self, dtype: torch.dtype) -> Network:
         """What describes the network now, with dropout in training."""
         networks: dict[Any, Network] = self.__dict__.setdefault("_networks", {})
         key = dtype, self.training
         if key not in networks:
-            dropout = self.dropout if self.training else 0.0
-            sizes = self.input_size, self.hidden_size, self.num_layers
-            networks[key] = _ops.network(
-                self._cell(), *sizes, self.bias, self.batch_first, dropout, self.bidirectional, self.proj_size, dtype
-            )
+            networks[key] = self._described(dtype)
         return networks[key]
+
+    def _described(self, dtype: torch.dtype) -> Network:
+        """The same anew. Raises TypeError or ValueError, with its name, for an attribute that no network can have."""
+        hidden_size = check_int("hidden_size", self.hidden_size, 1)
+        return _ops.network(
+            self._cell(),
+            check_int("input_size", self.input_size, 1),
+            hidden_size,
+            check_int("num_layers", self.num_layers, 1, MAX_LAYERS),
+            check_bool("bias", self.bias),
+            check_bool("batch_first", self.batch_first),
+            check_probability("dropout", self.dropout) if self.training else 0.0,
+            check_bool("bidirectional", self.bidirectional),
+            check_int("proj_size", self.proj_size, 0, hidden_size - 1),
+            dtype,
+        )
 
     def _weights(self) -> list[Tensor]:
         """Those that are in place now: parametrizations, pruning and `functional_call` replace them, and programs that
@@ -496,7 +509,8 @@ def _warn_once(kind: str, reason: str) -> None:
     if reason in _warned:
         return
     _warned.add(reason)
-    warnings.warn(f"fastrnn.torch.{kind}: PyTorch's own path ran, not fastrnn's kernels, for {reason}", stacklevel=2)
+    message = f"fastrnn.torch.{kind}: PyTorch's own path ran, not fastrnn's kernels, for {reason}"
+    warn_caller(message, "fastrnn", "torch")
 
 
 # A compiled program warns while it is traced. This is all that `torch.compiler.assume_constant_result` does, beside
