@@ -9,13 +9,20 @@ features: forward, backward, Adam, and what Keras adds itself. Prints a table fo
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
-import keras
 import numpy as np
+
+try:
+    import keras
+except ModuleNotFoundError as error:
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    sys.exit(f"keras_steps: {error.name} is not installed: pip install keras {backend}")
 
 import fastrnn.keras
 from timing import QUICK, Effort, Timed, measure

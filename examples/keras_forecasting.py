@@ -22,9 +22,13 @@ from typing import Any
 
 os.environ.setdefault("KERAS_BACKEND", "torch")  # tensorflow and jax do as well
 
-import keras
 import numpy as np
-from keras import layers
+
+try:
+    import keras
+    from keras import layers
+except ModuleNotFoundError as error:
+    sys.exit(f"keras_forecasting: {error.name} is not installed: pip install keras {os.environ['KERAS_BACKEND']}")
 
 import fastrnn.keras
 

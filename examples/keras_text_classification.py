@@ -28,9 +28,15 @@ from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "torch")  # tensorflow and jax do as well
 
-import keras
 import numpy as np
-from keras import layers
+
+try:
+    import keras
+    from keras import layers
+except ModuleNotFoundError as error:
+    sys.exit(
+        f"keras_text_classification: {error.name} is not installed: pip install keras {os.environ['KERAS_BACKEND']}"
+    )
 
 import fastrnn.keras
 

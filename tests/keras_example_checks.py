@@ -101,6 +101,14 @@ def test_forecasting(run):
     assert found["fastrnn"] == pytest.approx(found["stock"], rel=0.05)
 
 
+@pytest.mark.parametrize("name", ["keras_forecasting", "keras_text_classification", "keras_text_generation"])
+def test_without_keras(name, monkeypatch):
+    monkeypatch.setitem(sys.modules, "keras", None)
+    backend = os.environ["KERAS_BACKEND"]
+    with pytest.raises(SystemExit, match=f"{name}: keras is not installed: pip install keras {backend}"):
+        load(name)
+
+
 def test_without_matplotlib(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     load("keras_forecasting").main(["--epochs", "1"])

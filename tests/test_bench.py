@@ -373,6 +373,13 @@ def test_keras_steps():
     ]
 
 
+def test_keras_steps_without_keras(bench, monkeypatch):
+    monkeypatch.setitem(sys.modules, "keras", None)
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    with pytest.raises(SystemExit, match="keras_steps: keras is not installed: pip install keras jax"):
+        importlib.import_module("keras_steps")
+
+
 # ---------------------------------------------------------------------------------------------------- right answers
 
 
