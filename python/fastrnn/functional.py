@@ -62,6 +62,7 @@ def rnn(
     Raises:
         TypeError, ValueError: an argument, or one of the weights, has a wrong type, dtype, shape or value, or is
             missing; the message names it.
+        MemoryError: there is no memory for the results.
     """
     options = Options(activations, clip)
     network = _network(rnn_cell(nonlinearity), weights, num_layers, bidirectional, batch_first, options)
@@ -95,7 +96,7 @@ def lstm(
         y, (T, B, D*H_out) in x's layout, and (h_n, c_n), shaped as h0 and c0; of the dtype of x.
 
     Raises:
-        TypeError, ValueError: as `rnn`.
+        TypeError, ValueError, MemoryError: as `rnn`.
     """
     options = Options(activations, clip, coupled_input_forget, peephole)
     network = _network("lstm", weights, num_layers, bidirectional, batch_first, options)
@@ -126,7 +127,7 @@ def gru(
         y and h_n, as `rnn`.
 
     Raises:
-        TypeError, ValueError: as `rnn`.
+        TypeError, ValueError, MemoryError: as `rnn`.
     """
     options = Options(activations, clip)
     network = _network(gru_cell(reset_after), weights, num_layers, bidirectional, batch_first, options)
@@ -161,7 +162,7 @@ def rnn_forward(
         weights: leave them unchanged until you are done with it.
 
     Raises:
-        TypeError, ValueError: as `rnn`.
+        TypeError, ValueError, MemoryError: as `rnn`.
     """
     options = Options(activations, clip)
     network = _network(rnn_cell(nonlinearity), weights, num_layers, bidirectional, batch_first, options, dropout)
@@ -194,7 +195,7 @@ def lstm_forward(
         y and (h_n, c_n), as `lstm`, and the tape, as `rnn_forward`.
 
     Raises:
-        TypeError, ValueError: as `rnn`.
+        TypeError, ValueError, MemoryError: as `rnn`.
     """
     options = Options(activations, clip, coupled_input_forget, peephole)
     network = _network("lstm", weights, num_layers, bidirectional, batch_first, options, dropout)
@@ -226,7 +227,7 @@ def gru_forward(
         y and h_n, as `rnn`, and the tape, as `rnn_forward`.
 
     Raises:
-        TypeError, ValueError: as `rnn`.
+        TypeError, ValueError, MemoryError: as `rnn`.
     """
     options = Options(activations, clip)
     network = _network(gru_cell(reset_after), weights, num_layers, bidirectional, batch_first, options, dropout)
@@ -249,6 +250,7 @@ def backward(tape: _core.Tape, dy: Array | None = None, dstate: State = None) ->
 
     Raises:
         TypeError, ValueError: `tape` is no tape; dy, dh_n or dc_n have a wrong type, dtype or shape.
+        MemoryError: there is no memory for the gradients.
     """
     return _gradients.backward(_core, tape, dy, dstate)
 

@@ -148,6 +148,7 @@ class _Layer:
 
         Raises:
             TypeError, ValueError: an argument, or an array in `parameters`, has a wrong type, dtype, shape or value.
+            MemoryError: there is no memory for the results.
         """
         return self._engine.infer(self.spec, self._weights(), x, state, lengths)  # type: ignore[no-any-return]
 
@@ -194,6 +195,7 @@ class _Layer:
         Raises:
             TypeError, ValueError: `tape` is no tape, or another layer's; dy, dh_n or dc_n have a wrong type, dtype or
                 shape.
+            MemoryError: there is no memory for the gradients.
         """
         if isinstance(tape, self._engine.Tape) and tape.spec is not self.spec:
             raise ValueError("tape is from another layer's forward; use that layer's backward")
@@ -228,6 +230,7 @@ class _Layer:
             path: ends in .npz or, with the package safetensors installed, in .safetensors.
 
         Raises:
+            ImportError: `path` ends in .safetensors, and the package is missing.
             OSError: the file cannot be written.
             TypeError: `path` is no str or os.PathLike.
             ValueError: it ends in something else, or an array in `parameters` is missing or has a wrong dtype or shape.
@@ -242,7 +245,8 @@ class _Layer:
         """The layer that `save` wrote: same configuration, same bits, same dropout masks to come.
 
         Raises:
-            OSError: `path` cannot be opened.
+            ImportError: `path` ends in .safetensors, and the package safetensors is missing.
+            OSError: `path` cannot be opened or read.
             TypeError: it is no str or os.PathLike.
             ValueError: it is not a saved network, or one of another class.
         """
@@ -544,7 +548,7 @@ def load(path: str | os.PathLike[str]) -> RNN | LSTM | GRU:
     """The layer that `save` wrote, of whichever class it was.
 
     Raises:
-        OSError, TypeError, ValueError: as `LSTM.load`.
+        ImportError, OSError, TypeError, ValueError: as `LSTM.load`.
     """
     config, parameters = _files.read(path)
     what = f"path: {os.fspath(path)!r}"

@@ -44,7 +44,6 @@ __all__ = [
     "Tape",
     "Weights",
     "backward",
-    "check",
     "forward",
     "infer",
     "prepare",
