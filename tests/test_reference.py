@@ -414,7 +414,8 @@ def test_any_cell_may_have_a_c(monkeypatch):
     """Nothing but the cell itself says what its state is: here is another of the LSTM's kind."""
     layer = make("lstm", 3, 4, num_layers=2, bidirectional=True)
     fields = {name: getattr(layer.spec, name) for name in SPEC_FIELDS}
-    monkeypatch.setitem(reference.CELLS, "another", type("Another", (reference.LSTMCell,), {})())
+    functions = reference.SIGMOID, reference.TANH, reference.TANH
+    monkeypatch.setitem(reference.CELLS, "another", type("Another", (reference.LSTMCell,), {})(*functions))
     monkeypatch.setattr(reference, "check", lambda *_: None)  # it knows the native cells
     random = np.random.default_rng(3)
     x, state, dstate = random.normal(size=(5, 2, 3)), *(random_state(layer, random, 2) for _ in range(2))

@@ -221,9 +221,9 @@ class LSTMCell:
     is a, not c'.
     """
 
-    s: Activation = SIGMOID
-    t: Activation = TANH
-    u: Activation = TANH
+    s: Activation
+    t: Activation
+    u: Activation
     coupled: bool = False
 
     gates: ClassVar[int] = 4
@@ -298,8 +298,8 @@ class GRUCell:
     h'   = (1 - z) * n + z * h
     """
 
-    s: Activation = SIGMOID
-    t: Activation = TANH
+    s: Activation
+    t: Activation
 
     gates: ClassVar[int] = 3
     has_cell: ClassVar[bool] = False
@@ -352,8 +352,8 @@ class GRUResetBeforeCell:
     h'   = (1 - z) * n + z * h
     """
 
-    s: Activation = SIGMOID
-    t: Activation = TANH
+    s: Activation
+    t: Activation
 
     gates: ClassVar[int] = 3
     has_cell: ClassVar[bool] = False
@@ -403,9 +403,9 @@ CELLS: dict[str, Cell] = {
     "rnn_tanh": RNNCell(TANH),
     "rnn_relu": RNNCell(RELU),
     "rnn_sigmoid": RNNCell(SIGMOID),
-    "lstm": LSTMCell(),
-    "gru": GRUCell(),
-    "gru_reset_before": GRUResetBeforeCell(),
+    "lstm": LSTMCell(SIGMOID, TANH, TANH),
+    "gru": GRUCell(SIGMOID, TANH),
+    "gru_reset_before": GRUResetBeforeCell(SIGMOID, TANH),
 }
 
 
