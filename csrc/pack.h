@@ -38,6 +38,17 @@ template <> struct GatePanelOf<1> {
 };
 template <int Gates> using GatePanel = typename GatePanelOf<Gates>::Type;
 
+// The first n elements of `live` rows, one after another, transposed.
+template <class T>
+FASTRNN_FN void load_block(const T* rows, int64_t stride, int64_t live, int n, Vec<T> (&block)[lanes<T>]) {
+  for (int64_t lane = 0; lane < lanes<T>; ++lane) {
+    block[lane] = lane >= live    ? Vec<T>{}
+                  : n == lanes<T> ? load(rows + lane * stride)
+                                  : load_first(rows + lane * stride, n);
+  }
+  transpose<T>(block);
+}
+
 // Rows of `source` become columns of a panel: its column (gate, unit) is source row gate * H + unit, its k the source
 // column.
 template <class P, class T>
@@ -52,14 +63,27 @@ void pack_panel(const T* source, int64_t units, int64_t depth, int64_t panel, T*
     for (int64_t k = 0; k < depth; k += L) {
       const int n = static_cast<int>(min(L, depth - k));
       Vec<T> block[L];
-      for (int64_t lane = 0; lane < L; ++lane) {
-        block[lane] = lane >= live ? Vec<T>{}
-                      : n == L     ? load(rows + lane * depth + k)
-                                   : load_first(rows + lane * depth + k, n);
-      }
-      transpose<T>(block);
+      load_block(rows + k, depth, live, n, block);
       for (int j = 0; j < n; ++j) store(to + (k + j) * width, block[j]);
     }
+  }
+}
+// The product of one row with a panel of weights that no other needs, without packing it: c = init + a W^T, its sums in
+// the order of a tile's.
+template <class P, class T>
+void multiply_row(const T* source, int64_t units, int64_t depth, int64_t panel, const T* a, const T* init, T* c) {
+  constexpr int L = lanes<T>;
+  for (int v = 0; v < P::vectors; ++v) {
+    const int64_t unit = (panel * P::units + (P::gates == 1 ? v : 0)) * L;
+    const T* rows = source + ((P::gates == 1 ? 0 : v) * units + unit) * depth;
+    Vec<T> sum = load(init + v * L);
+    for (int64_t k = 0; k < depth; k += L) {
+      const int n = static_cast<int>(min(L, depth - k));
+      Vec<T> block[L];
+      load_block(rows + k, depth, min(L, units - unit), n, block);
+      for (int j = 0; j < n; ++j) sum = fma(splat<T>(a[k + j]), block[j], sum);
+    }
+    store(c + v * L, sum);
   }
 }
 template <class P, class T>

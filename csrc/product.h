@@ -8,12 +8,14 @@
 namespace fastrnn::FASTRNN_ARCH {
 
 // Weights that a product packs by itself, a panel at a time, because no other will need them: a panel then goes no
-// further than the nearest cache that it fits into.
+// further than the nearest cache that it fits into. For a single row they are not packed at all.
 template <class T> struct Unpacked {
   const T* weights = nullptr;
   int64_t units = 0;
   T* panel = nullptr;  // room for one
   void (*pack)(const T* weights, int64_t units, int64_t depth, int64_t panel, T* out) = nullptr;
+  void (*multiply_row)(const T* weights, int64_t units, int64_t depth, int64_t panel, const T* a, const T* init,
+                       T* c) = nullptr;
 };
 
 template <class T> struct Product {
@@ -94,6 +96,12 @@ FASTRNN_FN void multiply(const Product<T>& q, Where&& where, Done&& done) {
     const Range group = share(panels, q.backwards ? groups - 1 - i : i, groups);
     const int64_t panel = q.range.begin + group.begin, count = group.end - group.begin;
     const bool fetches = may_fetch && i + 1 < groups;
+    if (packs && q.rows == 1 && init == Init::row && order == Order::by_k) {
+      const Target<T> to = where(0, 1, panel, 1);
+      q.unpacked.multiply_row(q.unpacked.weights, q.unpacked.units, q.depth, panel, q.a, q.init + panel * W, to.c);
+      done(0, 1, panel, 1, to);
+      continue;
+    }
     if (packs) q.unpacked.pack(q.unpacked.weights, q.unpacked.units, q.depth, panel, q.unpacked.panel);
     for (int64_t block = 0; block < row_blocks; ++block) {
       const Range rows = share(q.rows, block, row_blocks);

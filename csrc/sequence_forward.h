@@ -145,7 +145,8 @@ template <class Cell, class T> class ForwardPass {
   // Of this member's panels, in the place of the first; none of weights that the pack has.
   template <class P> Unpacked<T> unpacked(const T* weights, int64_t place, int64_t depth) const {
     if (!weights) return {};
-    return {weights, d.hidden, s.panels + place + units.begin * depth * P::template width<T>, pack_panel<P, T>};
+    return {weights, d.hidden, s.panels + place + units.begin * depth * P::template width<T>, pack_panel<P, T>,
+            multiply_row<P, T>};
   }
 
   // `count` rows of the team, their A the rows of `a` by sorted row.
