@@ -107,7 +107,7 @@ py::array empty(const Network& net, const Shape& shape, bool may_be_resized = tr
   }
   if (too_large || bytes > PTRDIFF_MAX) throw NoMemory("results of shape " + text(shape));
   if (may_be_resized && (none || bytes < large)) return py::array(numpy_dtype(net), shape);
-  return own_array(numpy_dtype(net), shape, allocate_for(bytes, "results of shape " + text(shape)));
+  return own_array(numpy_dtype(net), shape, allocate_for(none ? 0 : bytes, "results of shape " + text(shape)));
 }
 // For outputs that this file has just made.
 void* data(const py::array& a) { return const_cast<void*>(a.data()); }
