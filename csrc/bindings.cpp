@@ -69,7 +69,13 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
       [](const Network& net, int64_t steps, int64_t rows, bool backward) {
         return explain_plan(net, steps, rows, backward);
       },
-      "spec"_a, "steps"_a, "rows"_a, "backward"_a);
+      "spec"_a, "steps"_a, "rows"_a, "backward"_a, R"(How a call of these sizes could share its work: a table to print.
+
+A line for each way, the cheapest of them, which is taken, first. Directions run side by side, each on `teams` of
+`team size` threads; teams share out the rows, threads of a team the units. Of the times, all in microseconds, step
+products, pointwise functions, meetings of threads and exchange (of h between their caches) are those of all steps,
+time products those of all steps together; dispatch is a call's threads to wake and to gather. `chunk` is how many
+rows, of all steps, a product over time takes at once.)");
   m.def(
       "forward_scratch",
       [](const Network& net, int64_t steps, int64_t rows, bool training, bool prepared) {

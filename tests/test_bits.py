@@ -126,6 +126,21 @@ def test_bits_do_not_depend_on_pairs_of_panels(dtype, isa):
             assert_same_bits(few, {name: a[:, :rows] for name, a in whole.items()}, f"in a batch of {rows}")
 
 
+@every_cell
+@every_dtype
+def test_bits_do_not_depend_on_packing(cell, dtype, isa):
+    """A single step of one row reads the weights as they lie; in a batch, and with `prepare`, they are packed."""
+    for inputs, hidden in ((1, 9), (3, 17), (65, 40), (130, 129)):
+        layer = Native(cell, inputs, hidden, dtype=dtype)
+        data = make_data(layer, 1, 5)
+        one = data.rows(slice(1))
+        for threads, partition in WAYS[:3]:
+            share_work(threads, partition)
+            whole, alone = of_rows(layer, data), of_rows(layer, one)
+            assert_same_bits(alone, {name: a[:, :1] for name, a in whole.items()}, f"{inputs}, {hidden}")
+            assert np.array_equal(layer.prepare()(one.x)[0], layer(one.x)[0])
+
+
 POISONED = ["x", "h0", "c0", "dy", "dh_n", "dc_n"]
 
 

@@ -168,7 +168,7 @@ class _Layer:
             `tape.nbytes` its size in bytes; `help(tape)` has more.
 
         Raises:
-            TypeError, ValueError: as a call.
+            TypeError, ValueError, MemoryError: as a call. One that memory was too short for has used up its masks.
         """
         weights = self._weights()
         if dropout_seed is not None:
