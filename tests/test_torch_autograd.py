@@ -17,7 +17,7 @@ from torch.utils import checkpoint  # noqa: E402
 import fastrnn  # noqa: E402
 from fastrnn import _core  # noqa: E402
 from fastrnn._options import FUNCTIONS, PUBLISHED, Options, check_options, written  # noqa: E402
-from fastrnn.torch import _cells, _ops  # noqa: E402
+from fastrnn.torch import _call, _cells, _ops  # noqa: E402
 from torch_cases import EXTRAS, KINDS, OURS, STOCK, as_state, flat, state_shapes, twins  # noqa: E402
 
 pytestmark = [  # what PyTorch says of itself
@@ -334,10 +334,10 @@ def test_large_tapes(way, tmp_path, monkeypatch):
         (found,) = (t for t in y.grad_fn.saved_tensors if t is not None and t.dtype == torch.uint8)
         return found
 
-    assert tape().numel() >= _ops.LARGE
+    assert tape().numel() >= _call.LARGE
     assert tape().data_ptr() % (2 << 20) == 0  # a large page's
     found = way(run, tmp_path)
-    monkeypatch.setattr(_ops, "LARGE", float("inf"))
+    monkeypatch.setattr(_call, "LARGE", float("inf"))
     assert all(torch.equal(a, b) for a, b in zip(found, run(), strict=True))
 
 

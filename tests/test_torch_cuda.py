@@ -11,7 +11,7 @@ from torch._subclasses import FakeTensorMode  # noqa: E402
 from conftest import TOLERANCES, relative_error  # noqa: E402
 from fastrnn import _device  # noqa: E402
 from fastrnn.reference import CELLS as NAMES  # noqa: E402
-from fastrnn.torch import LSTM, _ops  # noqa: E402
+from fastrnn.torch import LSTM, _network, _ops  # noqa: E402
 from fastrnn.torch._modules import unserved  # noqa: E402
 
 CELLS = [(cell, 0) for cell in NAMES] + [("lstm", 5)]  # with proj_size
@@ -61,7 +61,7 @@ def as_type(value, dtype):
 
 
 @pytest.mark.parametrize("way", ["automatic", "step_by_step", "grid"])
-@pytest.mark.parametrize("dtype", _ops.CUDA_DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", _network.CUDA_DTYPES, ids=str)
 @pytest.mark.parametrize(("cell", "proj_size"), CELLS)
 def test_the_operators_give_what_they_give_on_the_cpu(cuda, cell, proj_size, dtype, way):
     if cell == "rnn_relu" and dtype.itemsize == 2:
@@ -75,7 +75,7 @@ def test_the_operators_give_what_they_give_on_the_cpu(cuda, cell, proj_size, dty
     call = x.repeat_interleave(2, dim=-1)[..., ::2], *others  # with a stride
     got = everything(_ops.forward_on_cuda, _ops.backward_on_cuda, call, options, outward)
     for which, some, exact in zip(("forward", "backward"), got, expected, strict=True):
-        bound = TOLERANCES[_ops.CUDA_DTYPES[dtype]][which](HIDDEN + INPUTS, STEPS)
+        bound = TOLERANCES[_network.CUDA_DTYPES[dtype]][which](HIDDEN + INPUTS, STEPS)
         for ours, wanted in zip(some, exact, strict=True):
             assert ours.dtype == dtype
             assert relative_error(ours.double().numpy(), wanted.numpy()) <= bound
@@ -97,7 +97,7 @@ def test_a_wrong_argument_is_refused(cuda):
         cuda.set_way("none")
 
 
-@pytest.mark.parametrize("dtype", _ops.CUDA_DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", _network.CUDA_DTYPES, ids=str)
 def test_modules_hand_cuda_tensors_to_the_operators(cuda, monkeypatch, dtype):
     """By tensors without memory: PyTorch for the CPU has no others of CUDA's."""
     with FakeTensorMode():

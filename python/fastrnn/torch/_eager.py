@@ -12,8 +12,8 @@ from torch import Tensor
 from torch._C._functorch import is_legacy_batchedtensor
 
 from .. import _core
-from . import _ops, _packed
-from ._ops import Network
+from . import _call, _ops, _packed
+from ._network import Network
 
 
 class Fused(torch.autograd.Function):
@@ -32,8 +32,8 @@ class Fused(torch.autograd.Function):
         seed: int,
         *weights: Tensor,
     ) -> tuple[Tensor, ...]:
-        tape = _ops.new_tape(net, x)
-        y, h_n, c_n = _ops.run(net, weights, x, h0, c0, lengths, batch_sizes, tape, seed)
+        tape = _call.new_tape(net, x)
+        y, h_n, c_n = _call.run(net, weights, x, h0, c0, lengths, batch_sizes, tape, seed)
         saved = x, h0, c0, lengths, batch_sizes, y, tape, *weights
         ctx.save_for_backward(*saved)
         ctx.net, ctx.seed = net, seed
@@ -54,7 +54,7 @@ class Fused(torch.autograd.Function):
             given = net, weights, x, h0, c0, lengths, y, tape, seed, dy, dh_n, dc_n
             if same and not torch.is_grad_enabled() and plain(dy, dh_n, dc_n):
                 with suppress(_core.UnreadableError):  # of ends without memory, which PyTorch knows
-                    return _ops.gradients(*given, need_dx, need_dh0, batch_sizes)
+                    return _call.gradients(*given, need_dx, need_dh0, batch_sizes)
             if batch_sizes is None:
                 return _through_operator(*given, need_dx)
             return _through_padding(net, weights, x, h0, c0, batch_sizes, seed, (dy, dh_n, dc_n))

@@ -22,8 +22,8 @@ from .. import _core
 from .._checks import check_bool, check_choice, check_int, check_probability, check_unmasked, warn_caller
 from .._spec import MAX_LAYERS, gru_cell
 from ..reference import CELLS
-from . import _cells, _eager, _ops, _packed, _transforms
-from ._ops import Network
+from . import _call, _cells, _eager, _network, _ops, _packed, _transforms
+from ._network import Network
 
 # As they are before anybody patches them.
 STOCK = {"RNN": torch.nn.RNN, "LSTM": torch.nn.LSTM, "GRU": torch.nn.GRU}
@@ -89,7 +89,7 @@ class _Recurrent(RNNBase):
     def _described(self, dtype: torch.dtype) -> Network:
         """The same anew. Raises TypeError or ValueError, with its name, for an attribute that no network can have."""
         hidden_size = check_int("hidden_size", self.hidden_size, 1)
-        return _ops.network(
+        return _network.network(
             self._cell(),
             check_int("input_size", self.input_size, 1),
             hidden_size,
@@ -126,7 +126,7 @@ class _Recurrent(RNNBase):
         """
         weights = [w.detach().clone(memory_format=torch.contiguous_format) for w in self._weights()]
         dtype = weights[0].dtype
-        if dtype not in _ops.DTYPES or any(w.dtype is not dtype or not w.is_cpu for w in weights):
+        if dtype not in _network.DTYPES or any(w.dtype is not dtype or not w.is_cpu for w in weights):
             found = sorted({f"{w.dtype} on {w.device}" for w in weights})
             raise ValueError(f"prepare: weights must be all float32 or all float64 on the CPU, got {', '.join(found)}")
         options = {name: getattr(self, name) for name in ("bias", "batch_first", "bidirectional", self._own_option)}
@@ -179,7 +179,7 @@ class _Recurrent(RNNBase):
         ordinary."""
         dtype = x.dtype
         if (
-            dtype not in _ops.DTYPES
+            dtype not in _network.DTYPES
             or not x.is_cpu
             or x.layout is not torch.strided
             or x.is_neg()  # a view whose memory has the other sign, as of a conjugate's imaginary part
@@ -222,7 +222,7 @@ class _Recurrent(RNNBase):
                 states = hx if net.has_cell else (hx,)
                 if not isinstance(states, (tuple, list)) or len(states) != 1 + net.has_cell:
                     return None
-                batch = _ops.batch_axis(net, shape, batch_sizes)
+                batch = _network.batch_axis(net, shape, batch_sizes)
                 for state, width in zip(states, (net.output, net.hidden), strict=False):
                     if (
                         type(state) not in _PLAIN
@@ -240,10 +240,10 @@ class _Recurrent(RNNBase):
 
         try:
             if net.drops or (torch.is_grad_enabled() and any(t.requires_grad for t in (x, *weights, *states))):
-                seed = int(_ops.draw_seed()) if net.drops else 0
+                seed = int(_call.draw_seed()) if net.drops else 0
                 y, *finals = _eager.Fused.apply(net, x, h0, c0, lengths, batch_sizes, seed, *weights)
             else:
-                y, *finals = _ops.run(net, self._packed or weights, x, h0, c0, lengths, batch_sizes)
+                y, *finals = _call.run(net, self._packed or weights, x, h0, c0, lengths, batch_sizes)
         except _core.UnreadableError:  # what a transform left behind, or zeros without memory: PyTorch knows
             return None
         return y, tuple(finals) if net.has_cell else finals[0]
@@ -311,7 +311,7 @@ class _Recurrent(RNNBase):
             return self._stock(x, hx, states, lengths)  # raises, or knows better
         h0, c0 = (*initial, None, None)[:2]
         drops = self.training and self.dropout > 0 and self.num_layers > 1
-        seed = _ops.draw_seed() if drops else None
+        seed = _call.draw_seed() if drops else None
         options = self._cell(), self.num_layers, self.bidirectional, self.batch_first, self.dropout if drops else 0.0
         y, *finals = operate(batch, weights, h0, c0, lengths, seed, *options)
         return self._results(y, tuple(finals[: len(shapes)]), x.dim() == 3)
@@ -438,7 +438,7 @@ def unserved(x: Tensor, states: Sequence[Tensor], weights: Sequence[Tensor]) -> 
     """Why the kernels cannot serve a call, or None."""
     dtype, device = weights[0].dtype, x.device.type
     on_cuda = device == "cuda" and _ops.serves_cuda()
-    if dtype not in (_ops.CUDA_DTYPES if on_cuda else _ops.DTYPES):
+    if dtype not in (_network.CUDA_DTYPES if on_cuda else _network.DTYPES):
         return f"weights of {dtype} (the kernels take float32 and float64)"
     if device not in ("cpu", "meta") and not on_cuda:
         return f"tensors on {device} (this build has kernels for the CPU)"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch._C._functorch import TransformType, get_interpreter_stack, get_unwrapped, is_functorch_wrapped_tensor
 
-from . import _ops
+from . import _network, _ops, _second
 
 
 def differentiated(tensors: Sequence[Tensor]) -> bool:
@@ -50,12 +50,12 @@ class Forward(torch.autograd.Function):
         x, h0, c0, lengths, seed, ctx.options, *weights = inputs
         y, _, c_n, tape = output
         ctx.save_for_backward(x, h0, c0, lengths, seed, y, tape, *weights)
-        ctx.mark_non_differentiable(tape, *([] if _ops.has_cell(ctx.options[0]) else [c_n]))
+        ctx.mark_non_differentiable(tape, *([] if _network.has_cell(ctx.options[0]) else [c_n]))
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor, dh_n: Tensor, dc_n: Tensor, _: Any) -> tuple[Any, ...]:
         x, h0, c0, lengths, seed, y, tape, *weights = ctx.saved_tensors
-        dc_n = dc_n if _ops.has_cell(ctx.options[0]) else None
+        dc_n = dc_n if _network.has_cell(ctx.options[0]) else None
         dx, dh0, dc0, *dweights = Backward.apply(
             x, h0, c0, lengths, seed, y, tape, dy, dh_n, dc_n, ctx.options, *weights
         )
@@ -91,14 +91,14 @@ class Backward(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         x, h0, c0, lengths, seed, _, _, dy, dh_n, dc_n, ctx.options, *weights = inputs
         ctx.save_for_backward(x, h0, c0, lengths, seed, dy, dh_n, dc_n, *weights)
-        if not _ops.has_cell(ctx.options[0]):
+        if not _network.has_cell(ctx.options[0]):
             ctx.mark_non_differentiable(output[2])
 
     @staticmethod
     def backward(ctx: Any, ddx: Tensor, ddh0: Tensor, ddc0: Tensor, *ddweights: Tensor) -> tuple[Any, ...]:
         x, h0, c0, lengths, seed, dy, dh_n, dc_n, *weights = ctx.saved_tensors
         given = x, h0, c0, dy, dh_n, dc_n
-        net = _ops.network_of(ctx.options[0], x, weights, *ctx.options[1:], on_cuda=x.device.type == "cuda")
-        *found, dweights = _ops.second_derivatives(net, weights, lengths, seed, given, (ddx, ddh0, ddc0), ddweights)
+        net = _network.network_of(ctx.options[0], x, weights, *ctx.options[1:], on_cuda=x.device.type == "cuda")
+        *found, dweights = _second.second_derivatives(net, weights, lengths, seed, given, (ddx, ddh0, ddc0), ddweights)
         dx, dh0, dc0, *ends = (None if t is None else d for t, d in zip(given, found, strict=True))
         return dx, dh0, dc0, None, None, None, None, *ends, None, *dweights
