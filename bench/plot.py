@@ -139,7 +139,7 @@ def draw_drop_in(documents: Sequence[Document]) -> Figure | None:
     source: dict[str, Document] = {}
     for document in documents:
         if {ours, rival} <= document["peers"].keys():
-            source = dict.fromkeys(report.modes(document), document) | source
+            source |= dict.fromkeys(report.modes(document), document)
     if not source:
         return None
     modes = [mode for mode in MODES if mode in source]
