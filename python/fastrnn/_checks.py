@@ -60,27 +60,27 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> str:
 
 
 def check_number(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a number, {got(value)}")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
+    number = _number(name, value)
     if not math.isfinite(number):
         raise ValueError(f"{name} must be finite, {got(value)}")
     return number
 
 
 def check_probability(name: str, value: object) -> float:
+    probability = _number(name, value)
+    if not 0 <= probability <= 1:  # nor NaN
+        raise ValueError(f"{name} must be a probability from 0 to 1, {got(value)}")
+    return probability
+
+
+def _number(name: str, value: object) -> float:
+    """Infinity for what is too large."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, {got(value)}")
     try:
-        probability = float(value)
+        return float(value)
     except OverflowError:
-        probability = math.inf
-    if math.isnan(probability) or not 0 <= probability <= 1:
-        raise ValueError(f"{name} must be a probability from 0 to 1, {got(value)}")
-    return probability
+        return math.inf
 
 
 def check_dtype(name: str, value: object, others: str = "") -> str:
