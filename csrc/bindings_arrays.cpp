@@ -96,9 +96,10 @@ py::array own_array(const py::dtype& dtype, const Shape& shape, Memory memory) {
   return py::array(dtype, shape, kept.release()->get(), owner);
 }
 
-// A result. Large ones are of the core's memory, and those that must not be resized.
+// A result. Those of a page or more are of the core's memory, and those that must not be resized: rows of a cache's line
+// then begin with one, which threads that write units side by side would share otherwise.
 py::array empty(const Network& net, const Shape& shape, bool may_be_resized = true) {
-  constexpr size_t large = size_t{4} << 20;
+  constexpr size_t large = size_t{4} << 10;
   size_t bytes = net.itemsize();  // as if axes of no elements had one: NumPy refuses what would overflow then
   bool too_large = false, none = false;
   for (const int64_t n : shape) {
