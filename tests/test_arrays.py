@@ -181,3 +181,14 @@ def test_empty(cell, dtype, steps, rows, batch_first, isa):
             assert gradients[f"d{name}"].shape == array.shape
             assert not gradients[f"d{name}"].any()
         assert layer.forward(data.x)[2].gates(1, 1).shape == (*axes, layer.parameters["weight_hh_l0"].shape[0] // H, H)
+
+
+@every_cell
+def test_results_of_a_page_or_more_begin_with_a_cache_line(cell):
+    network = Native(cell, 64, 64)
+    x = np.ones((40, 1, 64), np.float32)
+    kept = []
+    for _ in range(20):  # one may be placed so by chance
+        y, _, tape = network.forward(x)
+        kept += [network(x)[0], y, network.backward(tape, y).x]
+    assert all(a.nbytes >= 4096 and a.ctypes.data % 64 == 0 for a in kept)
