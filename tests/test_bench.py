@@ -247,17 +247,17 @@ def test_turns_count_where_the_machine_is_steady(bench, effort):
 
 
 def test_unsteady_cases_are_measured_again(bench, effort, monkeypatch):
-    """Where the machine had less than 90% of its best, or cores far apart; the better of both runs counts."""
-    again = {"b": (70, 1), "c": (95, 1), "e": (92, 1.5), "f": (99, 4)}
+    """Where the machine had less than 90% of its best, or cores far apart; up to twice, and the best run counts."""
+    again = {"b": [(70, 1), (60, 1)], "c": [(95, 1)], "e": [(92, 2.5)], "f": [(99, 4), (97, 1)]}
     entry = lambda peak, meeting: {"peak": peak, "meeting": meeting}  # noqa: E731
-    monkeypatch.setattr(bench.compare, "run_case", lambda case, *_: entry(*again.pop(case)))
-    first = {"a": (100, 1), "b": (80, 1), "c": (60, 1), "d": (91, 1), "e": (100, 3), "f": (95, 3)}
+    monkeypatch.setattr(bench.compare, "run_case", lambda case, *_: entry(*again[case].pop(0)))
+    first = {"a": (100, 1), "b": (80, 1), "c": (60, 1), "d": (91, 3), "e": (100, 4), "f": (95, 4)}
     cases = [entry(*state) for state in first.values()]
     said = []
     bench.compare.measure_unsteady_again(cases, list(first), {}, 1, effort, lambda text, **_: said.append(text))
-    assert [entry["peak"] for entry in cases] == [100, 80, 95, 91, 92, 99]
-    assert not again
-    assert [text[-1] for text in said] == ["b", "c", "e", "f"]
+    assert [entry["peak"] for entry in cases] == [100, 80, 95, 91, 92, 97]
+    assert not any(again.values())
+    assert [text[-1] for text in said] == ["b", "c", "e", "f", "b", "f"]
     assert "60%" in said[1]
     assert "apart" not in said[1]
     assert "far apart" in said[2]
