@@ -111,7 +111,7 @@ def measure_unsteady_again(
     effort: Effort,
     say: Callable[..., None],
 ) -> None:
-    """Up to twice more the cases in which the machine was below its best or had cores far apart: the best try counts."""
+    """Up to twice more the cases where the machine was below its best or had cores far apart: the best try counts."""
     best, nearest = max(entry["peak"] for entry in cases), min(entry["meeting"] for entry in cases)
 
     def state(entry: dict[str, Any]) -> tuple[bool, float]:
