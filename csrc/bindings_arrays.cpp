@@ -96,8 +96,8 @@ py::array own_array(const py::dtype& dtype, const Shape& shape, Memory memory) {
   return py::array(dtype, shape, kept.release()->get(), owner);
 }
 
-// A result. Those of a page or more are of the core's memory, as are those that must not be resized: where rows are whole
-// lines of a cache, no two threads then write one.
+// A result. Those of a page or more are of the core's memory, as are those that must not be resized: where rows are
+// whole lines of a cache, no two threads then write one.
 py::array empty(const Network& net, const Shape& shape, bool may_be_resized = true) {
   constexpr size_t large = size_t{4} << 10;
   size_t bytes = net.itemsize();  // as if axes of no elements had one: NumPy refuses what would overflow then
