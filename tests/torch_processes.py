@@ -59,6 +59,7 @@ def main(kind, folder, rank):
     fastrnn.torch.replace_(ours)
     results = {"stock": train(stock, rank), "fastrnn": train(ours, rank), "calls": fastrnn.native_calls()}
     torch.save(results | {"weights": ours.state_dict()}, folder / f"{rank}.pt")
+    torch.distributed.barrier()  # neither takes the group apart while the other still uses it
     torch.distributed.destroy_process_group()
 
 
