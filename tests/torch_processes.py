@@ -1,5 +1,6 @@
 """What runs in other processes: python torch_processes.py KIND FOLDER RANK trains there, in two processes at once."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -59,8 +60,9 @@ def main(kind, folder, rank):
     fastrnn.torch.replace_(ours)
     results = {"stock": train(stock, rank), "fastrnn": train(ours, rank), "calls": fastrnn.native_calls()}
     torch.save(results | {"weights": ours.state_dict()}, folder / f"{rank}.pt")
-    torch.distributed.barrier()  # neither takes the group apart while the other still uses it
-    torch.distributed.destroy_process_group()
+    # Not through the interpreter's end, where PyTorch may hang or abort: a thread of gloo may still have
+    # a Python object to let go of (github.com/pytorch/pytorch/pull/179291).
+    os._exit(0)
 
 
 if __name__ == "__main__":
