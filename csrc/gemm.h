@@ -9,26 +9,23 @@
 
 namespace fastrnn::FASTRNN_ARCH {
 
-enum class Init {
-  row,        // every row starts from the same row of N * P vectors (a bias)
-  accumulate  // every element starts from what C holds
-};
-
-// How A lies in memory. by_k: A[m, k] = a[m * stride + k], the rows of a matrix. by_row: A[m, k] = a[k * stride + m],
-// the columns of one, for products over time.
+// How A lies in memory. by_k: A[m, k] = a[m * stride + k], the rows of a matrix; every row of C starts from the same
+// row of N * P vectors (a bias). by_row: A[m, k] = a[k * stride + m], the columns of one, for products over time; each
+// row of C starts from its own (the sum so far).
 enum class Order { by_k, by_row };
 
 template <class T> struct Tile {
-  int64_t depth;         // k runs over 0 ... depth - 1
+  int64_t depth;            // k runs over 0 ... depth - 1
   const T* a;
-  int64_t a_stride;      // elements
-  const T* b;            // panel: depth rows of N vectors
-  int64_t b_panel;       // elements from one panel to the next
-  const T* init;         // Init::row: N * P vectors
+  int64_t a_stride;         // elements
+  const T* b;               // panel: depth rows of N vectors
+  int64_t b_panel = 0;      // elements from one panel to the next
+  const T* init;
+  int64_t init_row = 0;     // by_row: elements from one row of it to the next
   T* c;
-  int64_t c_row;         // elements from one row of C to the next
-  int64_t c_panel;       // elements from one panel's columns to the next panel's
-  const T* ahead;        // a tile that fetches: from here on, a vector for each k
+  int64_t c_row;            // elements from one row of C to the next
+  int64_t c_panel = 0;      // elements from one panel's columns to the next panel's
+  const T* ahead = nullptr;  // a tile that fetches: from here on, a vector for each k
 };
 
 // Rows of a tile that fill the registers for panels of N vectors, leaving room for one row of B and one element of A.
@@ -60,7 +57,7 @@ inline constexpr int64_t short_panel_bytes = 32 << 10;
 template <int N> inline constexpr int pair_rows = tile_rows<2 * N>;
 inline constexpr int64_t long_rows_bytes = 16 << 10;
 
-template <class T, int M, int N, int P, Init init, Order order, bool fetches = false>
+template <class T, int M, int N, int P, Order order, bool fetches = false>
 __attribute__((noinline)) void tile(const Tile<T>& args) {
   constexpr int L = lanes<T>;
   Vec<T> acc[M][P][N];
@@ -70,8 +67,7 @@ __attribute__((noinline)) void tile(const Tile<T>& args) {
     for (int p = 0; p < P; ++p)
 #pragma GCC unroll 4
       for (int n = 0; n < N; ++n)
-        acc[m][p][n] = init == Init::row ? load(args.init + (p * N + n) * L)
-                                         : load(args.c + m * args.c_row + p * args.c_panel + n * L);
+        acc[m][p][n] = load(args.init + (order == Order::by_row ? m * args.init_row : 0) + (p * N + n) * L);
 
   const int64_t stride = args.a_stride, panel = args.b_panel;
   const T* a = args.a;
@@ -98,6 +94,7 @@ __attribute__((noinline)) void tile(const Tile<T>& args) {
         for (int n = 0; n < N; ++n) acc[m][p][n] = fma(value, row[p][n], acc[m][p][n]);
     }
     if (fetches) fetch_for_later(args.ahead + k * L);
+    if (order == Order::by_row) fetch_for_later(a + 2 * M - 1);  // of the next rows, which end in another line at most
     b += N * L;
     if (order == Order::by_row) {
       a += stride;

@@ -38,7 +38,7 @@ int64_t multiply_vectors(const void* memory, int64_t rows, int64_t depth, int pa
   const Range mine = share(panels, part, parts);
   TileBuffer<T> result;
   for (int64_t pass = 0; pass < passes; ++pass) {
-    multiply<Rows::vectors, Init::row, Order::by_k>(
+    multiply<Rows::vectors>(
         Product<T>{depth, bias + panels * W, depth, 1, matrix, bias, mine, pass % 2 == 1},
         [&](auto&&...) { return result.template target<Rows::vectors>(); }, [](auto&&...) {});
   }

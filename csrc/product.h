@@ -20,11 +20,11 @@ template <class T> struct Unpacked {
 
 template <class T> struct Product {
   int64_t depth;
-  const T* a;  // the first row (Order::by_k) or column (Order::by_row) of A
+  const T* a;  // the first row of A
   int64_t a_stride;
   int64_t rows;
   const T* panels;
-  const T* init;  // Init::row: a row of the panel's width for each panel
+  const T* init;  // a row of the panel's width for each panel
   Range range;    // of panels
   bool backwards = false;  // walk the panels from the last to the first
   bool from_memory = false;  // the panels: each is fetched while the one before it is multiplied
@@ -38,7 +38,7 @@ template <class T> struct Target {
 };
 
 // The micro-kernels for panels of N vectors by their number of rows and of panels.
-template <class T, int N, Init init, Order order> struct Tiles {
+template <class T, int N, Order order> struct Tiles {
   using Function = void (*)(const Tile<T>&);
 
   // One or two rows take several panels at once: how often.
@@ -54,6 +54,7 @@ template <class T, int N, Init init, Order order> struct Tiles {
     }
     return rows == 1 ? one_row[panels - 1] : rows == 2 ? two_rows[panels - 1] : more_rows[rows - 1];
   }
+  static FASTRNN_FN Function find_one_panel(int64_t rows) { return more_rows[rows - 1]; }
   // For one of several blocks of rows, which have at least half of a full tile's each.
   static FASTRNN_FN Function find_fetching(int64_t rows) { return rows_fetching[rows - fewest]; }
 
@@ -63,14 +64,14 @@ template <class T, int N, Init init, Order order> struct Tiles {
       Function at[sizeof...(P)];
       constexpr Function operator[](int64_t i) const { return at[i]; }
     };
-    return Table{{tile<T, M, N, P + 1, init, order>...}};
+    return Table{{tile<T, M, N, P + 1, order>...}};
   }
   template <int first, int P, bool fetches, int... M> static constexpr auto by_rows(std::integer_sequence<int, M...>) {
     struct Table {
       Function at[sizeof...(M)];
       constexpr Function operator[](int64_t i) const { return at[i]; }
     };
-    return Table{{tile<T, first + M, N, P, init, order, fetches>...}};
+    return Table{{tile<T, first + M, N, P, order, fetches>...}};
   }
   static constexpr auto one_row = by_panels<1>(std::make_integer_sequence<int, tile_panels<1, N>>{});
   static constexpr auto two_rows = by_panels<2>(std::make_integer_sequence<int, tile_panels<2, N>>{});
@@ -84,9 +85,9 @@ template <class T, int N, Init init, Order order> struct Tiles {
 // Calls where(row, rows, panel, panels) for a tile's Target, and done(row, rows, panel, panels, target) when the tile
 // is computed. Rows and panels are cut evenly: no tile is left with too little to fill the registers. In pairs of
 // panels if the caller says so, who has packed them then, and not into memory.
-template <int N, Init init, Order order, bool in_pairs = false, class T, class Where, class Done>
+template <int N, bool in_pairs = false, class T, class Where, class Done>
 FASTRNN_FN void multiply(const Product<T>& q, Where&& where, Done&& done) {
-  using Kernels = Tiles<T, N, init, order>;
+  using Kernels = Tiles<T, N, Order::by_k>;
   constexpr int W = N * lanes<T>;
   const int64_t panel_size = q.depth * W, panels = q.range.end - q.range.begin;
   const int64_t row_blocks = ceil_div(q.rows, in_pairs ? pair_rows<N> : tile_rows<N>);
@@ -96,7 +97,7 @@ FASTRNN_FN void multiply(const Product<T>& q, Where&& where, Done&& done) {
     const Range group = share(panels, q.backwards ? groups - 1 - i : i, groups);
     const int64_t panel = q.range.begin + group.begin, count = group.end - group.begin;
     const bool fetches = may_fetch && i + 1 < groups;
-    if (packs && q.rows == 1 && init == Init::row && order == Order::by_k) {
+    if (packs && q.rows == 1) {
       const Target<T> to = where(0, 1, panel, 1);
       q.unpacked.multiply_row(q.unpacked.weights, q.unpacked.units, q.depth, panel, q.a, q.init + panel * W, to.c);
       done(0, 1, panel, 1, to);
@@ -106,22 +107,53 @@ FASTRNN_FN void multiply(const Product<T>& q, Where&& where, Done&& done) {
     for (int64_t block = 0; block < row_blocks; ++block) {
       const Range rows = share(q.rows, block, row_blocks);
       const Target<T> to = where(rows.begin, rows.end - rows.begin, panel, count);
-      Tile<T> args{q.depth,    q.a + rows.begin * (order == Order::by_k ? q.a_stride : 1),
-                   q.a_stride, packs ? q.unpacked.panel : q.panels + panel * panel_size,
-                   panel_size, init == Init::row ? q.init + panel * W : nullptr,
-                   to.c,       to.row,
-                   to.panel,   nullptr};
+      Tile<T> args{.depth = q.depth,
+                   .a = q.a + rows.begin * q.a_stride,
+                   .a_stride = q.a_stride,
+                   .b = packs ? q.unpacked.panel : q.panels + panel * panel_size,
+                   .b_panel = panel_size,
+                   .init = q.init + panel * W,
+                   .c = to.c,
+                   .c_row = to.row,
+                   .c_panel = to.panel};
       auto kernel = Kernels::template find<in_pairs>(rows.end - rows.begin, count);
-      if constexpr (order == Order::by_k && init == Init::row) {
-        if (fetches && block < N) {
-          const int64_t next = q.backwards ? panel - 1 : panel + count;
-          args.ahead = q.panels + next * panel_size + block * q.depth * lanes<T>;
-          kernel = Kernels::find_fetching(rows.end - rows.begin);
-        }
+      if (fetches && block < N) {
+        const int64_t next = q.backwards ? panel - 1 : panel + count;
+        args.ahead = q.panels + next * panel_size + block * q.depth * lanes<T>;
+        kernel = Kernels::find_fetching(rows.end - rows.begin);
       }
       kernel(args);
       done(rows.begin, rows.end - rows.begin, panel, count, to);
     }
+  }
+}
+
+// Rows side by side in memory, `stride` elements apart.
+template <class P> struct Lines {
+  P data;
+  int64_t stride;
+};
+
+// c = init + A^T B, of `rows` columns of A and one panel B of N vectors.
+template <int N, class T>
+FASTRNN_FN void multiply_columns(int64_t depth, Lines<const T*> a, int64_t rows, const T* b, Lines<const T*> init,
+                                 Lines<T*> c) {
+  const int64_t blocks = ceil_div(rows, tile_rows<N>);
+  for (int64_t block = 0; block < blocks; ++block) {
+    const auto [begin, end] = share(rows, block, blocks);
+    if (init.stride) {  // of the next tile
+      for (int64_t row = end; row < min(end + end - begin, rows); ++row) {
+        for (int64_t j = 0; j < N; ++j) fetch(init.data + row * init.stride + j * lanes<T>);
+      }
+    }
+    Tiles<T, N, Order::by_row>::find_one_panel(end - begin)({.depth = depth,
+                                                             .a = a.data + begin,
+                                                             .a_stride = a.stride,
+                                                             .b = b,
+                                                             .init = init.data + begin * init.stride,
+                                                             .init_row = init.stride,
+                                                             .c = c.data + begin * c.stride,
+                                                             .c_row = c.stride});
   }
 }
 
@@ -132,10 +164,10 @@ template <int N, class T, class Where> FASTRNN_FN void multiply_many(const Produ
   if constexpr (N == 2) {
     const bool are_long = q.depth * tile_rows<N> * static_cast<int64_t>(sizeof(T)) > long_rows_bytes;
     if (are_long && q.rows > 2 && !q.from_memory && !q.unpacked.weights) {
-      return multiply<N, Init::row, Order::by_k, true>(q, where, done);
+      return multiply<N, true>(q, where, done);
     }
   }
-  multiply<N, Init::row, Order::by_k>(q, where, done);
+  multiply<N>(q, where, done);
 }
 
 // A tile's worth of memory, for results that go through a pointwise stage next.
@@ -170,7 +202,7 @@ template <class P, class T, class Expect, class Apply>
 FASTRNN_FN void multiply_pointwise(const Product<T>& product, int64_t row0, int64_t units, Expect&& expect,
                                    Apply&& apply) {
   TileBuffer<T> buffer;
-  multiply<P::vectors, Init::row, Order::by_k>(
+  multiply<P::vectors>(
       product,
       [&](int64_t row, int64_t rows, int64_t panel, int64_t panels) FASTRNN_LAMBDA {
         const Target<T> tile = buffer.template target<P::vectors>();

@@ -23,6 +23,15 @@ template <class Cell, class T> class BackwardPass {
     T* output;  // (rows, output_stride): gradients of a projection's output
   };
 
+  // What a weight's gradient is the product of: `gates` blocks of `block` columns of A, and strips of `columns` values.
+  struct Factor {
+    enum Kind { input, hidden, reset, projected } kind;
+    T* gradient;
+    int64_t columns;
+    int gates;
+    int64_t block;
+  };
+
  public:
   static int64_t scratch(const Dims& d, const ChunkRows& chunk, int direction_size) {
     Arena<T> arena{nullptr};
@@ -82,8 +91,14 @@ template <class Cell, class T> class BackwardPass {
     T* dx = arena.take(capacity * dx_stride(d));
     T* bias = arena.take(row_stride<T>(Cell::slots * d.hidden));
     T* peepholes = arena.take(3 * peephole_stride<Cell, T>(d));
-    T* edges[4];
-    for (T*& p : edges) p = arena.take(Cell::gates * d.hidden * W);
+    T* sums[4];
+    const auto take_sums = [&](int64_t columns, int64_t rows) {
+      return arena.take((PlainPanel::count<T>(columns) - first_apart(d, capacity, columns)) * rows * W);
+    };
+    sums[Factor::input] = take_sums(d.input, Cell::gates * d.hidden);
+    sums[Factor::hidden] = take_sums(d.output, Pack::hidden_gates * d.hidden);
+    sums[Factor::reset] = Cell::reset_first ? take_sums(d.output, d.hidden) : nullptr;
+    sums[Factor::projected] = d.projected ? take_sums(d.hidden, d.output) : nullptr;
     T* strips = nullptr;
     for (int i = 0; i < direction_size; ++i) {
       T* strip = arena.take(capacity * W);
@@ -97,7 +112,7 @@ template <class Cell, class T> class BackwardPass {
     pass->dx_chunk = dx;
     pass->bias = bias;
     pass->peepholes = peepholes;
-    for (int i = 0; i < 4; ++i) pass->edge[i] = edges[i];
+    for (int i = 0; i < 4; ++i) pass->sums[i] = sums[i];
     pass->strip = strips;
   }
 
@@ -273,7 +288,7 @@ template <class Cell, class T> class BackwardPass {
     const Range k = by_columns ? Range{0, chunk.rows} : share(chunk.rows, me.direction_rank, me.direction_size);
     const T* a = chunk.slots + k.begin * slot_stride + (Cell::slots - Cell::gates) * d.hidden;
     T* out = dx_chunk + k.begin * stride;
-    multiply<N, Init::row, Order::by_k>(
+    multiply<N>(
         Product<T>{Cell::gates * d.hidden, a, slot_stride, k.end - k.begin, s.pack + at.input, s.pack + at.zeros, range,
                    false, s.from_memory},
         [&](int64_t row, int64_t, int64_t panel, int64_t) {
@@ -294,49 +309,31 @@ template <class Cell, class T> class BackwardPass {
     });
   }
 
-  // What a weight's gradient is the product of: `gates` blocks of `block` columns of A, and strips of `columns` values.
-  struct Factor {
-    enum Kind { input, hidden, reset, projected } kind;
-    T* gradient;
-    int64_t columns;
-    int gates;
-    int64_t block;
-  };
-
   // Work is shared out as (strip of columns, gate); each element of a gradient belongs to one thread for the whole call
-  // and is summed in the order of the chunks' rows.
+  // and is summed in the order of the chunks' rows. Until the last chunk the sums of a strip lie together: the rows of
+  // a gradient are often a multiple of a page apart, where writing a tile takes the caches longer.
   void weight_gradients(const Chunk& chunk, bool first) {
     for_factors([&](const Factor& f) {
-      const T* a = f.kind == Factor::projected ? chunk.output : chunk.slots;
-      const int64_t stride = f.kind == Factor::projected ? output_stride : slot_stride;
+      const bool projected = f.kind == Factor::projected;
       for_items(f, [&](int64_t panel, int gate, bool new_strip) {
         if (new_strip) fill_strip(f, chunk, panel);
-        const T* column = a + (f.kind == Factor::projected ? 0 : slot_of(f, gate) * d.hidden);
-        T* out;
-        int64_t row;
-        if ((panel + 1) * W <= f.columns) {
-          out = f.gradient + gate * f.block * f.columns + panel * W;
-          row = f.columns;
-        } else {
-          out = edge[f.kind] + gate * f.block * W;
-          row = W;
-        }
-        const Product<T> product{chunk.rows, column, stride, f.block, strip, s.pack + at.zeros, {0, 1}};
-        const auto where = [&](int64_t r, int64_t n, int64_t, int64_t) {
-          if (!first) {  // the next tile's sums
-            for (int64_t i = r + n; i < min(r + 2 * n, f.block); ++i) {
-              for (int64_t j = 0; j < W; j += L) fetch(out + i * row + j);
-            }
-          }
-          return Target<T>{out + r * row, row, 0};
-        };
-        if (first) {
-          multiply<N, Init::row, Order::by_row>(product, where, [](auto&&...) {});
-        } else {
-          multiply<N, Init::accumulate, Order::by_row>(product, where, [](auto&&...) {});
-        }
+        const Lines<const T*> a{projected ? chunk.output : chunk.slots + slot_of(f, gate) * d.hidden,
+                                projected ? output_stride : slot_stride};
+        const bool last = chunk.low == 0 && (panel + 1) * W <= f.columns;
+        multiply_columns<N>(chunk.rows, a, f.block, strip,
+                            first ? Lines<const T*>{s.pack + at.zeros, 0} : Lines<const T*>{sums_of(f, panel, gate), W},
+                            last ? Lines<T*>{f.gradient + gate * f.block * f.columns + panel * W, f.columns}
+                                 : Lines<T*>{sums_of(f, panel, gate), W});
       });
     });
+  }
+
+  // Of a call in one chunk only a strip that is wider than the gradient has sums apart from it.
+  static FASTRNN_FN int64_t first_apart(const Dims& d, int64_t capacity, int64_t columns) {
+    return d.steps * d.rows > capacity ? 0 : columns / W;
+  }
+  T* sums_of(const Factor& f, int64_t panel, int gate) const {
+    return sums[f.kind] + ((panel - first_apart(d, capacity, f.columns)) * f.gates + gate) * f.block * W;
   }
 
   int slot_of(const Factor& f, int gate) const {
@@ -475,7 +472,7 @@ template <class Cell, class T> class BackwardPass {
         if (!no_steps && live == W) return;
         for (int64_t r = 0; r < f.block; ++r) {
           T* to = f.gradient + (gate * f.block + r) * f.columns + column;
-          set_row(to, live, no_steps ? null : edge[f.kind] + (gate * f.block + r) * W, live);
+          set_row(to, live, no_steps ? null : sums_of(f, panel, gate) + r * W, live);
         }
       });
     });
@@ -510,7 +507,7 @@ template <class Cell, class T> class BackwardPass {
   T* dx_chunk;  // (capacity, stride)
   T* bias;      // (slots * H): sums so far
   T* peepholes;  // (3, stride): likewise
-  T* edge[4];   // (gates * H, W) by kind of factor: the last strip's sums where it is wider than the gradient
+  T* sums[4];   // by kind of factor, (panels, gates, block, W): of strips, where they are not in the gradient
   T* strip;     // (capacity, W), this thread's own
 };
 
