@@ -94,7 +94,7 @@ __attribute__((noinline)) void tile(const Tile<T>& args) {
         for (int n = 0; n < N; ++n) acc[m][p][n] = fma(value, row[p][n], acc[m][p][n]);
     }
     if (fetches) fetch_for_later(args.ahead + k * L);
-    if (order == Order::by_row) fetch_for_later(a + 2 * M - 1);  // of the next rows, which end in another line at most
+    if (order == Order::by_row) fetch_for_later(a + 2 * M - 1);  // the next rows' end, often in another line
     b += N * L;
     if (order == Order::by_row) {
       a += stride;

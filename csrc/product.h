@@ -128,21 +128,20 @@ FASTRNN_FN void multiply(const Product<T>& q, Where&& where, Done&& done) {
   }
 }
 
-// Rows side by side in memory, `stride` elements apart.
-template <class P> struct Lines {
+template <class P> struct Matrix {
   P data;
-  int64_t stride;
+  int64_t stride;  // elements from one row to the next; 0: every row is the same
 };
 
 // c = init + A^T B, of `rows` columns of A and one panel B of N vectors.
 template <int N, class T>
-FASTRNN_FN void multiply_columns(int64_t depth, Lines<const T*> a, int64_t rows, const T* b, Lines<const T*> init,
-                                 Lines<T*> c) {
+FASTRNN_FN void multiply_columns(int64_t depth, Matrix<const T*> a, int64_t rows, const T* b, Matrix<const T*> init,
+                                 Matrix<T*> c) {
   const int64_t blocks = ceil_div(rows, tile_rows<N>);
   for (int64_t block = 0; block < blocks; ++block) {
     const auto [begin, end] = share(rows, block, blocks);
-    if (init.stride) {  // of the next tile
-      for (int64_t row = end; row < min(end + end - begin, rows); ++row) {
+    if (init.stride && end < rows) {  // of the next tile
+      for (int64_t row = end; row < share(rows, block + 1, blocks).end; ++row) {
         for (int64_t j = 0; j < N; ++j) fetch(init.data + row * init.stride + j * lanes<T>);
       }
     }

@@ -26,7 +26,6 @@ template <class Cell, class T> class BackwardPass {
   // What a weight's gradient is the product of: `gates` blocks of `block` columns of A, and strips of `columns` values.
   struct Factor {
     enum Kind { input, hidden, reset, projected } kind;
-    T* gradient;
     int64_t columns;
     int gates;
     int64_t block;
@@ -91,14 +90,11 @@ template <class Cell, class T> class BackwardPass {
     T* dx = arena.take(capacity * dx_stride(d));
     T* bias = arena.take(row_stride<T>(Cell::slots * d.hidden));
     T* peepholes = arena.take(3 * peephole_stride<Cell, T>(d));
-    T* sums[4];
-    const auto take_sums = [&](int64_t columns, int64_t rows) {
-      return arena.take((PlainPanel::count<T>(columns) - first_apart(d, capacity, columns)) * rows * W);
-    };
-    sums[Factor::input] = take_sums(d.input, Cell::gates * d.hidden);
-    sums[Factor::hidden] = take_sums(d.output, Pack::hidden_gates * d.hidden);
-    sums[Factor::reset] = Cell::reset_first ? take_sums(d.output, d.hidden) : nullptr;
-    sums[Factor::projected] = d.projected ? take_sums(d.hidden, d.output) : nullptr;
+    T* sums[4] = {};
+    for_factors(d, [&](const Factor& f) {
+      const int64_t apart = PlainPanel::count<T>(f.columns) - first_apart(d, capacity, f.columns);
+      sums[f.kind] = arena.take(apart * f.gates * f.block * W);
+    });
     T* strips = nullptr;
     for (int i = 0; i < direction_size; ++i) {
       T* strip = arena.take(capacity * W);
@@ -313,17 +309,17 @@ template <class Cell, class T> class BackwardPass {
   // and is summed in the order of the chunks' rows. Until the last chunk the sums of a strip lie together: the rows of
   // a gradient are often a multiple of a page apart, where writing a tile takes the caches longer.
   void weight_gradients(const Chunk& chunk, bool first) {
-    for_factors([&](const Factor& f) {
+    for_factors(d, [&](const Factor& f) {
       const bool projected = f.kind == Factor::projected;
+      const int64_t stride = projected ? output_stride : slot_stride;
       for_items(f, [&](int64_t panel, int gate, bool new_strip) {
         if (new_strip) fill_strip(f, chunk, panel);
-        const Lines<const T*> a{projected ? chunk.output : chunk.slots + slot_of(f, gate) * d.hidden,
-                                projected ? output_stride : slot_stride};
-        const bool last = chunk.low == 0 && (panel + 1) * W <= f.columns;
-        multiply_columns<N>(chunk.rows, a, f.block, strip,
-                            first ? Lines<const T*>{s.pack + at.zeros, 0} : Lines<const T*>{sums_of(f, panel, gate), W},
-                            last ? Lines<T*>{f.gradient + gate * f.block * f.columns + panel * W, f.columns}
-                                 : Lines<T*>{sums_of(f, panel, gate), W});
+        const T* a = projected ? chunk.output : chunk.slots + slot_of(f, gate) * d.hidden;
+        Matrix<const T*> init{s.pack + at.zeros, 0};
+        if (!first) init = {sums_of(f, panel, gate), W};
+        Matrix<T*> c{gradient_of(f, panel, gate), f.columns};
+        if (chunk.low > 0 || (panel + 1) * W > f.columns) c = {sums_of(f, panel, gate), W};
+        multiply_columns<N, T>(chunk.rows, {a, stride}, f.block, strip, init, c);
       });
     });
   }
@@ -341,12 +337,16 @@ template <class Cell, class T> class BackwardPass {
     return Cell::hidden_slot[f.kind == Factor::reset ? Cell::gates - 1 : gate];
   }
 
-  template <class Visit> void for_factors(Visit&& visit) const {
-    const int64_t H = d.hidden, P = d.output;
-    visit(Factor{Factor::input, s.w_ih, d.input, Cell::gates, H});
-    visit(Factor{Factor::hidden, s.w_hh, P, Pack::hidden_gates, H});
-    if (Cell::reset_first) visit(Factor{Factor::reset, s.w_hh + Pack::hidden_gates * H * P, P, 1, H});
-    if (d.projected) visit(Factor{Factor::projected, s.w_hr, H, 1, P});
+  T* gradient_of(const Factor& f, int64_t panel, int gate) const {
+    T* const weights[]{s.w_ih, s.w_hh, s.w_hh + Pack::hidden_gates * d.hidden * d.output, s.w_hr};
+    return weights[f.kind] + gate * f.block * f.columns + panel * W;
+  }
+
+  template <class Visit> static void for_factors(const Dims& d, Visit&& visit) {
+    visit(Factor{Factor::input, d.input, Cell::gates, d.hidden});
+    visit(Factor{Factor::hidden, d.output, Pack::hidden_gates, d.hidden});
+    if (Cell::reset_first) visit(Factor{Factor::reset, d.output, 1, d.hidden});
+    if (d.projected) visit(Factor{Factor::projected, d.hidden, 1, d.output});
   }
 
   // This thread's (panel, gate) items of a factor.
@@ -466,12 +466,12 @@ template <class Cell, class T> class BackwardPass {
       if (s.dh0 && rows.length(row) == 0) set_row(s.dh0 + b * d.output, d.output, carry + g * output_stride, d.output);
       if (Cell::has_cell) set_row(s.dc0 + b * H, H, dc_state + g * hidden_stride, H);
     }
-    for_factors([&](const Factor& f) {
+    for_factors(d, [&](const Factor& f) {
       for_items(f, [&](int64_t panel, int gate, bool) {
-        const int64_t column = panel * W, live = min(W, f.columns - column);
+        const int64_t live = min(W, f.columns - panel * W);
         if (!no_steps && live == W) return;
-        for (int64_t r = 0; r < f.block; ++r) {
-          T* to = f.gradient + (gate * f.block + r) * f.columns + column;
+        T* to = gradient_of(f, panel, gate);
+        for (int64_t r = 0; r < f.block; ++r, to += f.columns) {
           set_row(to, live, no_steps ? null : sums_of(f, panel, gate) + r * W, live);
         }
       });
