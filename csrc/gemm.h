@@ -14,6 +14,12 @@ namespace fastrnn::FASTRNN_ARCH {
 // row of C starts from its own (the sum so far).
 enum class Order { by_k, by_row };
 
+// What a tile fetches on its way for those after it, a little at each k: all at once it would keep the tile's own reads
+// waiting. A run is a vector for each k; places are from anywhere, and spread over the k.
+enum class Ahead { nothing, run, places };
+// Where a k takes long enough to have room for it: with shorter vectors it costs what it gains.
+inline constexpr bool fetches_on_the_way = vector_bytes == 64;
+
 template <class T> struct Tile {
   int64_t depth;            // k runs over 0 ... depth - 1
   const T* a;
@@ -25,7 +31,9 @@ template <class T> struct Tile {
   T* c;
   int64_t c_row;            // elements from one row of C to the next
   int64_t c_panel = 0;      // elements from one panel's columns to the next panel's
-  const T* ahead = nullptr;  // a tile that fetches: from here on, a vector for each k
+  const T* run = nullptr;  // Ahead::run: from here on
+  const void* const* places = nullptr;  // Ahead::places: these,
+  int64_t place_count = 0;              // 1 ... depth
 };
 
 // Rows of a tile that fill the registers for panels of N vectors, leaving room for one row of B and one element of A.
@@ -57,7 +65,7 @@ inline constexpr int64_t short_panel_bytes = 32 << 10;
 template <int N> inline constexpr int pair_rows = tile_rows<2 * N>;
 inline constexpr int64_t long_rows_bytes = 16 << 10;
 
-template <class T, int M, int N, int P, Order order, bool fetches = false>
+template <class T, int M, int N, int P, Order order, Ahead ahead = Ahead::nothing>
 __attribute__((noinline)) void tile(const Tile<T>& args) {
   constexpr int L = lanes<T>;
   Vec<T> acc[M][P][N];
@@ -78,6 +86,10 @@ __attribute__((noinline)) void tile(const Tile<T>& args) {
   const T* a9 = a + 9 * stride;
   const T* a12 = a + 12 * stride;
   const T* a15 = a + 15 * stride;
+  uint64_t place = 0, places_per_k = 0;  // in units of 2^-32
+  if (ahead == Ahead::places) {
+    places_per_k = (static_cast<uint64_t>(args.place_count) << 32) / static_cast<uint64_t>(args.depth);
+  }
   for (int64_t k = 0; k < args.depth; ++k) {
     Vec<T> row[P][N];
 #pragma GCC unroll 16
@@ -93,7 +105,11 @@ __attribute__((noinline)) void tile(const Tile<T>& args) {
 #pragma GCC unroll 4
         for (int n = 0; n < N; ++n) acc[m][p][n] = fma(value, row[p][n], acc[m][p][n]);
     }
-    if (fetches) fetch_for_later(args.ahead + k * L);
+    if (ahead == Ahead::run) fetch_for_later(args.run + k * L);
+    if (ahead == Ahead::places) {
+      fetch(args.places[place >> 32]);
+      place += places_per_k;
+    }
     if (order == Order::by_row) fetch_for_later(a + 2 * M - 1);  // the next rows' end, often in another line
     b += N * L;
     if (order == Order::by_row) {

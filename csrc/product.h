@@ -1,6 +1,7 @@
 // A product of some rows with some panels, as tiles.
 #pragma once
 
+#include <type_traits>
 #include <utility>
 
 #include "pack.h"
@@ -31,10 +32,36 @@ template <class T> struct Product {
   Unpacked<T> unpacked = {};  // with weights: in place of `panels`
 };
 
+// Places that will be read soon, for a tile to fetch on its way, or fetched at once.
+struct Wanted {
+  static constexpr int64_t most_of_vector = 12;
+  const void* places[32 * most_of_vector];
+  int64_t count = 0;
+
+  FASTRNN_FN void operator()(const void* place) {
+    if (fetches_on_the_way) {
+      places[count++] = place;
+    } else {
+      fetch(place);
+    }
+  }
+  // Whether the tile will fetch.
+  template <class T> FASTRNN_FN bool hand_to(Tile<T>& tile) const {
+    tile.places = places;
+    tile.place_count = min(count, tile.depth);
+    fetch_from(tile.place_count);
+    return tile.place_count > 0;
+  }
+  FASTRNN_FN void fetch_from(int64_t first) const {
+    for (int64_t i = first; i < count; ++i) fetch(places[i]);
+  }
+};
+
 // Where a tile's result goes.
 template <class T> struct Target {
   T* c;
   int64_t row, panel;  // elements from one row, or panel, to the next
+  const Wanted* wanted = nullptr;  // by the pointwise stage
 };
 
 // The micro-kernels for panels of N vectors by their number of rows and of panels.
@@ -55,8 +82,9 @@ template <class T, int N, Order order> struct Tiles {
     return rows == 1 ? one_row[panels - 1] : rows == 2 ? two_rows[panels - 1] : more_rows[rows - 1];
   }
   static FASTRNN_FN Function find_one_panel(int64_t rows) { return more_rows[rows - 1]; }
-  // For one of several blocks of rows, which have at least half of a full tile's each.
-  static FASTRNN_FN Function find_fetching(int64_t rows) { return rows_fetching[rows - fewest]; }
+  template <Ahead ahead> static FASTRNN_FN Function find_fetching(int64_t rows) {
+    return rows_fetching<ahead>[rows - 1];
+  }
 
  private:
   template <int M, int... P> static constexpr auto by_panels(std::integer_sequence<int, P...>) {
@@ -66,26 +94,25 @@ template <class T, int N, Order order> struct Tiles {
     };
     return Table{{tile<T, M, N, P + 1, order>...}};
   }
-  template <int first, int P, bool fetches, int... M> static constexpr auto by_rows(std::integer_sequence<int, M...>) {
+  template <int P, Ahead ahead, int... M> static constexpr auto by_rows(std::integer_sequence<int, M...>) {
     struct Table {
       Function at[sizeof...(M)];
       constexpr Function operator[](int64_t i) const { return at[i]; }
     };
-    return Table{{tile<T, first + M, N, P, order, fetches>...}};
+    return Table{{tile<T, M + 1, N, P, order, ahead>...}};
   }
   static constexpr auto one_row = by_panels<1>(std::make_integer_sequence<int, tile_panels<1, N>>{});
   static constexpr auto two_rows = by_panels<2>(std::make_integer_sequence<int, tile_panels<2, N>>{});
-  static constexpr auto more_rows = by_rows<1, 1, false>(std::make_integer_sequence<int, tile_rows<N>>{});
-  static constexpr auto rows_in_pairs = by_rows<1, 2, false>(std::make_integer_sequence<int, pair_rows<N>>{});
-  static constexpr int fewest = tile_rows<N> / 2;
-  static constexpr auto rows_fetching =
-      by_rows<fewest, 1, true>(std::make_integer_sequence<int, tile_rows<N> - fewest + 1>{});
+  static constexpr auto more_rows = by_rows<1, Ahead::nothing>(std::make_integer_sequence<int, tile_rows<N>>{});
+  static constexpr auto rows_in_pairs = by_rows<2, Ahead::nothing>(std::make_integer_sequence<int, pair_rows<N>>{});
+  template <Ahead ahead>
+  static constexpr auto rows_fetching = by_rows<1, ahead>(std::make_integer_sequence<int, tile_rows<N>>{});
 };
 
 // Calls where(row, rows, panel, panels) for a tile's Target, and done(row, rows, panel, panels, target) when the tile
 // is computed. Rows and panels are cut evenly: no tile is left with too little to fill the registers. In pairs of
 // panels if the caller says so, who has packed them then, and not into memory.
-template <int N, bool in_pairs = false, class T, class Where, class Done>
+template <int N, bool in_pairs = false, bool expects = false, class T, class Where, class Done>
 FASTRNN_FN void multiply(const Product<T>& q, Where&& where, Done&& done) {
   using Kernels = Tiles<T, N, Order::by_k>;
   constexpr int W = N * lanes<T>;
@@ -117,10 +144,18 @@ FASTRNN_FN void multiply(const Product<T>& q, Where&& where, Done&& done) {
                    .c_row = to.row,
                    .c_panel = to.panel};
       auto kernel = Kernels::template find<in_pairs>(rows.end - rows.begin, count);
-      if (fetches && block < N) {
+      const bool runs = fetches && block < N;
+      if (runs) {
         const int64_t next = q.backwards ? panel - 1 : panel + count;
-        args.ahead = q.panels + next * panel_size + block * q.depth * lanes<T>;
-        kernel = Kernels::find_fetching(rows.end - rows.begin);
+        args.run = q.panels + next * panel_size + block * q.depth * lanes<T>;
+        kernel = Kernels::template find_fetching<Ahead::run>(rows.end - rows.begin);
+      }
+      if constexpr (expects && fetches_on_the_way) {
+        if (runs || count > 1) {
+          to.wanted->fetch_from(0);
+        } else if (to.wanted->hand_to(args)) {
+          kernel = Kernels::template find_fetching<Ahead::places>(rows.end - rows.begin);
+        }
       }
       kernel(args);
       done(rows.begin, rows.end - rows.begin, panel, count, to);
@@ -137,22 +172,29 @@ template <class P> struct Matrix {
 template <int N, class T>
 FASTRNN_FN void multiply_columns(int64_t depth, Matrix<const T*> a, int64_t rows, const T* b, Matrix<const T*> init,
                                  Matrix<T*> c) {
-  const int64_t blocks = ceil_div(rows, tile_rows<N>);
-  for (int64_t block = 0; block < blocks; ++block) {
-    const auto [begin, end] = share(rows, block, blocks);
-    if (init.stride && end < rows) {  // of the next tile
-      for (int64_t row = end; row < share(rows, block + 1, blocks).end; ++row) {
-        for (int64_t j = 0; j < N; ++j) fetch(init.data + row * init.stride + j * lanes<T>);
+  using Kernels = Tiles<T, N, Order::by_row>;
+  const int64_t tiles = ceil_div(rows, tile_rows<N>);
+  for (int64_t i = 0; i < tiles; ++i) {
+    const auto [begin, end] = share(rows, i, tiles);
+    Tile<T> args{.depth = depth,
+                 .a = a.data + begin,
+                 .a_stride = a.stride,
+                 .b = b,
+                 .init = init.data + begin * init.stride,
+                 .init_row = init.stride,
+                 .c = c.data + begin * c.stride,
+                 .c_row = c.stride};
+    auto kernel = Kernels::find_one_panel(end - begin);
+    Wanted wanted;
+    if (init.stride && end < rows) {  // the sums of the next tile
+      for (int64_t row = end; row < share(rows, i + 1, tiles).end; ++row) {
+        for (int64_t j = 0; j < N; ++j) wanted(init.data + row * init.stride + j * lanes<T>);
       }
     }
-    Tiles<T, N, Order::by_row>::find_one_panel(end - begin)({.depth = depth,
-                                                             .a = a.data + begin,
-                                                             .a_stride = a.stride,
-                                                             .b = b,
-                                                             .init = init.data + begin * init.stride,
-                                                             .init_row = init.stride,
-                                                             .c = c.data + begin * c.stride,
-                                                             .c_row = c.stride});
+    if constexpr (fetches_on_the_way) {
+      if (wanted.hand_to(args)) kernel = Kernels::template find_fetching<Ahead::places>(end - begin);
+    }
+    kernel(args);
   }
 }
 
@@ -195,18 +237,25 @@ FASTRNN_FN void for_vectors(int64_t units, int64_t row, int64_t rows, int64_t pa
   }
 }
 
-// A product whose tiles go straight into a pointwise stage: apply(row, vector of units, the vector's gates), and before
-// the tile is computed expect(row, vector of units), to fetch what apply will read. Rows are counted from row0.
+// A product whose tiles go straight into a pointwise stage: apply(row, vector of units, the vector's gates). For what
+// apply will read from afar expect(row, vector of units, want) calls want(place) before, or it is null. Rows are
+// counted from row0.
 template <class P, class T, class Expect, class Apply>
 FASTRNN_FN void multiply_pointwise(const Product<T>& product, int64_t row0, int64_t units, Expect&& expect,
                                    Apply&& apply) {
+  constexpr bool expects = !std::is_null_pointer_v<std::remove_reference_t<Expect>>;
   TileBuffer<T> buffer;
-  multiply<P::vectors>(
+  Wanted wanted;
+  multiply<P::vectors, false, expects>(
       product,
       [&](int64_t row, int64_t rows, int64_t panel, int64_t panels) FASTRNN_LAMBDA {
-        const Target<T> tile = buffer.template target<P::vectors>();
-        for_vectors<P>(units, row0 + row, rows, panel, panels, tile,
-                       [&](int64_t r, int64_t vector, const T*) FASTRNN_LAMBDA { expect(r, vector); });
+        Target<T> tile = buffer.template target<P::vectors>();
+        if constexpr (expects) {
+          wanted.count = 0;
+          for_vectors<P>(units, row0 + row, rows, panel, panels, tile,
+                         [&](int64_t r, int64_t vector, const T*) FASTRNN_LAMBDA { expect(r, vector, wanted); });
+          tile.wanted = &wanted;
+        }
         return tile;
       },
       [&](int64_t row, int64_t rows, int64_t panel, int64_t panels, const Target<T>& tile)

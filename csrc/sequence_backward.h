@@ -149,12 +149,12 @@ template <class Cell, class T> class BackwardPass {
   template <class Apply> FASTRNN_FN void from_next_step(int64_t step, const T* next, Apply&& apply) {
     const int64_t count = rows.alive(step), continued = rows.alive(step + 1);
     const int64_t depth = Pack::hidden_gates * d.hidden;
-    const auto fetch_all = [&](int64_t row, int64_t vector) FASTRNN_LAMBDA { expect(row, vector * L, step); };
-    multiply_rows(depth, next, slot_stride, 0, continued, at.hidden, outputs, d.output, step, fetch_all,
+    const auto wanted = [&](int64_t row, int64_t vector, auto&& want)
+                            FASTRNN_LAMBDA { expect(row, vector * L, step, want); };
+    multiply_rows(depth, next, slot_stride, 0, continued, at.hidden, outputs, d.output, step, wanted,
                   [&](int64_t row, int64_t vector, const T* c) FASTRNN_LAMBDA { apply(row, vector, load(c), false); });
-    multiply_rows(
-        0, next, 0, continued, count - continued, at.hidden, outputs, d.output, step, [](auto&&...) {},
-        [&](int64_t row, int64_t vector, const T* c) FASTRNN_LAMBDA { apply(row, vector, load(c), true); });
+    multiply_rows(0, next, 0, continued, count - continued, at.hidden, outputs, d.output, step, nullptr,
+                  [&](int64_t row, int64_t vector, const T* c) FASTRNN_LAMBDA { apply(row, vector, load(c), true); });
   }
 
   // Rows row0 ... of the team, their A the rows of `a` by sorted row, times plain panels.
@@ -176,17 +176,18 @@ template <class Cell, class T> class BackwardPass {
   }
 
   // What the pointwise stage of a vector of units will read from memory that no step before it touched.
-  FASTRNN_FN void expect(int64_t row, int64_t unit, int64_t step) const {
+  template <class Want> FASTRNN_FN void expect(int64_t row, int64_t unit, int64_t step, Want&& want) const {
+    static_assert(Cell::saved + 3 <= Wanted::most_of_vector);
     const int64_t b = rows.original(row), t = rows.time(row, step);
-    if (s.dy.data) fetch(rows.place(s.dy, t, b) + unit);
+    if (s.dy.data) want(rows.place(s.dy, t, b) + unit);
     if (d.projected) return;
     const T* kept = s.saved + tape_row(t, b) * Cell::saved * d.hidden + unit;
-    for (int i = 0; i < Cell::saved; ++i) fetch(kept + i * d.hidden);
+    for (int i = 0; i < Cell::saved; ++i) want(kept + i * d.hidden);
     if (Cell::carries || !Cell::has_cell) {
-      if (const T* h = h_before(rows, row, step)) fetch(h + unit);
+      if (const T* h = h_before(rows, row, step)) want(h + unit);
     }
     if (Cell::has_cell) {
-      if (const T* c = c_before(rows, row, step)) fetch(c + unit);
+      if (const T* c = c_before(rows, row, step)) want(c + unit);
     }
   }
 
@@ -237,18 +238,16 @@ template <class Cell, class T> class BackwardPass {
         store(output + rows.sorted(row) * output_stride + unit, dh);
       });
       me.team_barrier->wait();
-      multiply_rows(
-          d.output, output, output_stride, 0, rows.alive(step), at.projection, units, d.hidden, step, [](auto&&...) {},
-          [&](int64_t row, int64_t vector, const T* c)
-              FASTRNN_LAMBDA { pointwise(row, vector * L, load(c), step, now); });
+      multiply_rows(d.output, output, output_stride, 0, rows.alive(step), at.projection, units, d.hidden, step, nullptr,
+                    [&](int64_t row, int64_t vector, const T* c)
+                        FASTRNN_LAMBDA { pointwise(row, vector * L, load(c), step, now); });
     }
     me.team_barrier->wait();
     if constexpr (Cell::reset_first) {
-      multiply_rows(
-          d.hidden, now + 2 * d.hidden, slot_stride, 0, rows.alive(step), at.last, units, d.hidden, step,
-          [](auto&&...) {},
-          [&](int64_t row, int64_t vector, const T* c)
-              FASTRNN_LAMBDA { reset_gradient(row, vector * L, load(c), step, now); });
+      multiply_rows(d.hidden, now + 2 * d.hidden, slot_stride, 0, rows.alive(step), at.last, units, d.hidden, step,
+                    nullptr, [&](int64_t row, int64_t vector, const T* c) FASTRNN_LAMBDA {
+                      reset_gradient(row, vector * L, load(c), step, now);
+                    });
       me.team_barrier->wait();
     }
   }
@@ -450,15 +449,13 @@ template <class Cell, class T> class BackwardPass {
   void finish(const T* next, bool no_steps) {
     const int64_t H = d.hidden;
     if (s.dh0 && !no_steps) {
-      multiply_rows(
-          Pack::hidden_gates * H, next, slot_stride, 0, rows.alive(0), at.hidden, outputs, d.output, 0,
-          [](auto&&...) {},
-          [&](int64_t row, int64_t vector, const T* c) FASTRNN_LAMBDA {
-            const int64_t unit = vector * L;
-            V dh = load(c);
-            if (Cell::carries) dh += load(carry + rows.sorted(row) * output_stride + unit);
-            store_live(s.dh0 + rows.original(row) * d.output + unit, dh, live_lanes<T>(d.output, unit));
-          });
+      multiply_rows(Pack::hidden_gates * H, next, slot_stride, 0, rows.alive(0), at.hidden, outputs, d.output, 0,
+                    nullptr, [&](int64_t row, int64_t vector, const T* c) FASTRNN_LAMBDA {
+                      const int64_t unit = vector * L;
+                      V dh = load(c);
+                      if (Cell::carries) dh += load(carry + rows.sorted(row) * output_stride + unit);
+                      store_live(s.dh0 + rows.original(row) * d.output + unit, dh, live_lanes<T>(d.output, unit));
+                    });
     }
     const Range mine = share(rows.count, me.rank, me.team_size);
     for (int64_t row = mine.begin; row < mine.end; ++row) {

@@ -170,21 +170,19 @@ template <class Cell, class T> class ForwardPass {
     Product<T> gates =
         step_product(h_state[step % 2], h_stride, d.output, count, at.hidden, at.hidden_bias, units, step);
     gates.unpacked = unpacked<Hidden>(s.w_hh, at.hidden, d.output);
-    multiply_pointwise<Hidden>(
-        gates, 0, d.hidden, [](auto&&...) {},
-        [&](int64_t row, int64_t vector, const T* p) FASTRNN_LAMBDA {
-          if constexpr (Cell::reset_first) {
-            reset_gates(row, vector, p, step, offset);
-          } else {
-            pointwise(row, vector, p, step, offset);
-          }
-        });
+    multiply_pointwise<Hidden>(gates, 0, d.hidden, nullptr,
+                               [&](int64_t row, int64_t vector, const T* p) FASTRNN_LAMBDA {
+                                 if constexpr (Cell::reset_first) {
+                                   reset_gates(row, vector, p, step, offset);
+                                 } else {
+                                   pointwise(row, vector, p, step, offset);
+                                 }
+                               });
     me.team_barrier->wait();
     if (!Cell::reset_first && !d.projected) return;
     multiply_pointwise<PlainPanel>(
         step_product(between, hidden_stride, d.hidden, count, at.second, at.zeros, second_panels, step), 0,
-        d.projected ? d.output : d.hidden, [](auto&&...) {},
-        [&](int64_t row, int64_t vector, const T* p) FASTRNN_LAMBDA {
+        d.projected ? d.output : d.hidden, nullptr, [&](int64_t row, int64_t vector, const T* p) FASTRNN_LAMBDA {
           if constexpr (Cell::reset_first) {
             candidate(row, vector, p, step, offset);
           } else {
