@@ -33,7 +33,7 @@ template <class T> struct Tile {
   int64_t c_panel = 0;      // elements from one panel's columns to the next panel's
   const T* run = nullptr;  // Ahead::run: from here on
   const void* const* places = nullptr;  // Ahead::places: these,
-  int64_t place_count = 0;              // 1 ... depth
+  int64_t place_count = 0;              // 1 ... depth of them
 };
 
 // Rows of a tile that fill the registers for panels of N vectors, leaving room for one row of B and one element of A.

@@ -32,20 +32,24 @@ template <class T> struct Product {
   Unpacked<T> unpacked = {};  // with weights: in place of `panels`
 };
 
-// Places that will be read soon, for a tile to fetch on its way, or fetched at once.
+// Vectors of a tile, at most.
+inline constexpr int tile_vectors = 32;
+
+// Places that a pointwise stage, or the next tile, will read: noted for a tile to fetch on its way, or fetched at once.
 struct Wanted {
-  static constexpr int64_t most_of_vector = 12;
-  const void* places[32 * most_of_vector];
+  static constexpr int64_t per_vector = 12;
+  const void* places[tile_vectors * per_vector];
   int64_t count = 0;
+  bool on_the_way = fetches_on_the_way;
 
   FASTRNN_FN void operator()(const void* place) {
-    if (fetches_on_the_way) {
+    if (fetches_on_the_way && on_the_way) {
       places[count++] = place;
     } else {
       fetch(place);
     }
   }
-  // Whether the tile will fetch.
+  // Whether there is something for the tile to fetch; what are more than it can is fetched now.
   template <class T> FASTRNN_FN bool hand_to(Tile<T>& tile) const {
     tile.places = places;
     tile.place_count = min(count, tile.depth);
@@ -61,7 +65,7 @@ struct Wanted {
 template <class T> struct Target {
   T* c;
   int64_t row, panel;  // elements from one row, or panel, to the next
-  const Wanted* wanted = nullptr;  // by the pointwise stage
+  const Wanted* wanted = nullptr;  // by the pointwise stage, if it expects anything
 };
 
 // The micro-kernels for panels of N vectors by their number of rows and of panels.
@@ -82,8 +86,10 @@ template <class T, int N, Order order> struct Tiles {
     return rows == 1 ? one_row[panels - 1] : rows == 2 ? two_rows[panels - 1] : more_rows[rows - 1];
   }
   static FASTRNN_FN Function find_one_panel(int64_t rows) { return more_rows[rows - 1]; }
+  // For at least half of a full tile's rows: with fewer a k is too short to fetch something beside it.
+  static constexpr int fewest_fetching = tile_rows<N> / 2;
   template <Ahead ahead> static FASTRNN_FN Function find_fetching(int64_t rows) {
-    return rows_fetching<ahead>[rows - 1];
+    return rows_fetching<ahead>[rows - fewest_fetching];
   }
 
  private:
@@ -94,24 +100,26 @@ template <class T, int N, Order order> struct Tiles {
     };
     return Table{{tile<T, M, N, P + 1, order>...}};
   }
-  template <int P, Ahead ahead, int... M> static constexpr auto by_rows(std::integer_sequence<int, M...>) {
+  template <int first, int P, Ahead ahead, int... M> static constexpr auto by_rows(std::integer_sequence<int, M...>) {
     struct Table {
       Function at[sizeof...(M)];
       constexpr Function operator[](int64_t i) const { return at[i]; }
     };
-    return Table{{tile<T, M + 1, N, P, order, ahead>...}};
+    return Table{{tile<T, first + M, N, P, order, ahead>...}};
   }
   static constexpr auto one_row = by_panels<1>(std::make_integer_sequence<int, tile_panels<1, N>>{});
   static constexpr auto two_rows = by_panels<2>(std::make_integer_sequence<int, tile_panels<2, N>>{});
-  static constexpr auto more_rows = by_rows<1, Ahead::nothing>(std::make_integer_sequence<int, tile_rows<N>>{});
-  static constexpr auto rows_in_pairs = by_rows<2, Ahead::nothing>(std::make_integer_sequence<int, pair_rows<N>>{});
+  static constexpr auto more_rows = by_rows<1, 1, Ahead::nothing>(std::make_integer_sequence<int, tile_rows<N>>{});
+  static constexpr auto rows_in_pairs = by_rows<1, 2, Ahead::nothing>(std::make_integer_sequence<int, pair_rows<N>>{});
   template <Ahead ahead>
-  static constexpr auto rows_fetching = by_rows<1, ahead>(std::make_integer_sequence<int, tile_rows<N>>{});
+  static constexpr auto rows_fetching =
+      by_rows<fewest_fetching, 1, ahead>(std::make_integer_sequence<int, tile_rows<N> - fewest_fetching + 1>{});
 };
 
 // Calls where(row, rows, panel, panels) for a tile's Target, and done(row, rows, panel, panels, target) when the tile
 // is computed. Rows and panels are cut evenly: no tile is left with too little to fill the registers. In pairs of
-// panels if the caller says so, who has packed them then, and not into memory.
+// panels if the caller says so, who has packed them then, and not into memory. If it expects, a Target says what is
+// wanted after.
 template <int N, bool in_pairs = false, bool expects = false, class T, class Where, class Done>
 FASTRNN_FN void multiply(const Product<T>& q, Where&& where, Done&& done) {
   using Kernels = Tiles<T, N, Order::by_k>;
@@ -124,7 +132,7 @@ FASTRNN_FN void multiply(const Product<T>& q, Where&& where, Done&& done) {
     const Range group = share(panels, q.backwards ? groups - 1 - i : i, groups);
     const int64_t panel = q.range.begin + group.begin, count = group.end - group.begin;
     const bool fetches = may_fetch && i + 1 < groups;
-    if (packs && q.rows == 1) {
+    if (packs && q.rows == 1 && !expects) {
       const Target<T> to = where(0, 1, panel, 1);
       q.unpacked.multiply_row(q.unpacked.weights, q.unpacked.units, q.depth, panel, q.a, q.init + panel * W, to.c);
       done(0, 1, panel, 1, to);
@@ -151,7 +159,7 @@ FASTRNN_FN void multiply(const Product<T>& q, Where&& where, Done&& done) {
         kernel = Kernels::template find_fetching<Ahead::run>(rows.end - rows.begin);
       }
       if constexpr (expects && fetches_on_the_way) {
-        if (runs || count > 1) {
+        if (runs) {
           to.wanted->fetch_from(0);
         } else if (to.wanted->hand_to(args)) {
           kernel = Kernels::template find_fetching<Ahead::places>(rows.end - rows.begin);
@@ -213,8 +221,7 @@ template <int N, class T, class Where> FASTRNN_FN void multiply_many(const Produ
 
 // A tile's worth of memory, for results that go through a pointwise stage next.
 template <class T> struct TileBuffer {
-  static constexpr int vectors = 32;
-  alignas(64) T data[vectors * lanes<T>];
+  alignas(64) T data[tile_vectors * lanes<T>];
 
   template <int N> FASTRNN_FN Target<T> target() {
     constexpr int W = N * lanes<T>;
@@ -238,8 +245,8 @@ FASTRNN_FN void for_vectors(int64_t units, int64_t row, int64_t rows, int64_t pa
 }
 
 // A product whose tiles go straight into a pointwise stage: apply(row, vector of units, the vector's gates). For what
-// apply will read from afar expect(row, vector of units, want) calls want(place) before, or it is null. Rows are
-// counted from row0.
+// apply will read from afar expect(row, vector of units, want) calls want(place) before; it is null where there is no
+// such thing. Rows are counted from row0.
 template <class P, class T, class Expect, class Apply>
 FASTRNN_FN void multiply_pointwise(const Product<T>& product, int64_t row0, int64_t units, Expect&& expect,
                                    Apply&& apply) {
@@ -252,6 +259,7 @@ FASTRNN_FN void multiply_pointwise(const Product<T>& product, int64_t row0, int6
         Target<T> tile = buffer.template target<P::vectors>();
         if constexpr (expects) {
           wanted.count = 0;
+          wanted.on_the_way = rows >= Tiles<T, P::vectors, Order::by_k>::fewest_fetching;
           for_vectors<P>(units, row0 + row, rows, panel, panels, tile,
                          [&](int64_t r, int64_t vector, const T*) FASTRNN_LAMBDA { expect(r, vector, wanted); });
           tile.wanted = &wanted;

@@ -149,9 +149,9 @@ template <class Cell, class T> class BackwardPass {
   template <class Apply> FASTRNN_FN void from_next_step(int64_t step, const T* next, Apply&& apply) {
     const int64_t count = rows.alive(step), continued = rows.alive(step + 1);
     const int64_t depth = Pack::hidden_gates * d.hidden;
-    const auto wanted = [&](int64_t row, int64_t vector, auto&& want)
-                            FASTRNN_LAMBDA { expect(row, vector * L, step, want); };
-    multiply_rows(depth, next, slot_stride, 0, continued, at.hidden, outputs, d.output, step, wanted,
+    const auto expects = [&](int64_t row, int64_t vector, auto&& want)
+                             FASTRNN_LAMBDA { expect(row, vector * L, step, want); };
+    multiply_rows(depth, next, slot_stride, 0, continued, at.hidden, outputs, d.output, step, expects,
                   [&](int64_t row, int64_t vector, const T* c) FASTRNN_LAMBDA { apply(row, vector, load(c), false); });
     multiply_rows(0, next, 0, continued, count - continued, at.hidden, outputs, d.output, step, nullptr,
                   [&](int64_t row, int64_t vector, const T* c) FASTRNN_LAMBDA { apply(row, vector, load(c), true); });
@@ -160,11 +160,11 @@ template <class Cell, class T> class BackwardPass {
   // Rows row0 ... of the team, their A the rows of `a` by sorted row, times plain panels.
   template <class Expect, class Apply>
   FASTRNN_FN void multiply_rows(int64_t depth, const T* a, int64_t stride, int64_t row0, int64_t count, int64_t pack,
-                                Range range, int64_t n, int64_t step, Expect&& wanted, Apply&& apply) {
+                                Range range, int64_t n, int64_t step, Expect&& expects, Apply&& apply) {
     if (count == 0) return;  // nor is there an `a`
     multiply_pointwise<PlainPanel>(Product<T>{depth, a + rows.sorted(row0) * stride, rows.stride * stride, count,
                                               s.pack + pack, s.pack + at.zeros, range, step % 2 == 1, s.from_memory},
-                                   row0, n, wanted, apply);
+                                   row0, n, expects, apply);
   }
 
   FASTRNN_FN V output_of_step(int64_t row, int64_t unit, int live, V dh, bool begins, int64_t step) const {
@@ -177,7 +177,7 @@ template <class Cell, class T> class BackwardPass {
 
   // What the pointwise stage of a vector of units will read from memory that no step before it touched.
   template <class Want> FASTRNN_FN void expect(int64_t row, int64_t unit, int64_t step, Want&& want) const {
-    static_assert(Cell::saved + 3 <= Wanted::most_of_vector);
+    static_assert(Cell::saved + 3 <= Wanted::per_vector);
     const int64_t b = rows.original(row), t = rows.time(row, step);
     if (s.dy.data) want(rows.place(s.dy, t, b) + unit);
     if (d.projected) return;
