@@ -38,9 +38,17 @@ int64_t multiply_vectors(const void* memory, int64_t rows, int64_t depth, int pa
   const Range mine = share(panels, part, parts);
   TileBuffer<T> result;
   for (int64_t pass = 0; pass < passes; ++pass) {
-    multiply<Rows::vectors>(
-        Product<T>{depth, bias + panels * W, depth, 1, matrix, bias, mine, pass % 2 == 1},
-        [&](auto&&...) { return result.template target<Rows::vectors>(); }, [](auto&&...) {});
+    multiply<Rows>(
+        Product<T>{.depth = depth,
+                   .a = bias + panels * W,
+                   .a_stride = depth,
+                   .rows = 1,
+                   .panels = matrix,
+                   .init = bias,
+                   .range = mine,
+                   .backwards = pass % 2 == 1},
+        [&](int64_t, int64_t, int64_t, int64_t count) { return result.template target<Rows>(count); },
+        [](auto&&...) {});
   }
   return passes * (mine.end - mine.begin) * depth * W * static_cast<int64_t>(sizeof(T));
 }

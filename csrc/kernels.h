@@ -42,6 +42,9 @@ struct Member {
   Barrier* direction_barrier;
 };
 
+// Where weights come from when a step reads them again.
+enum class Level { l2, l3, memory };
+
 struct ChunkRows {
   int64_t forward, backward;  // rows (steps x batch) of the products over time that are done at once
 };
@@ -72,7 +75,7 @@ template <class T> struct Sequence {
   Batch batch;
   bool reverse;
   ChunkRows chunk;
-  bool from_memory;  // the weights
+  Level weights;
   Dropout dropout;
   View<const T> x;
   View<T> y;
@@ -92,7 +95,7 @@ template <class T> struct SequenceGradient {
   Batch batch;
   bool reverse;
   ChunkRows chunk;
-  bool from_memory;  // the weights
+  Level weights;
   Dropout dropout;
   View<const T> x, y, dy;
   const T *h0, *c0, *dh_n, *dc_n;

@@ -20,23 +20,20 @@ FASTRNN_FN Range share(int64_t count, int64_t part, int64_t parts) {
 }
 
 // A panel holds the same `Units` vectors of hidden units for each of `Gates` gates, so that a unit's gates come out of
-// the product side by side. Either several gates, or several vectors of units.
+// the product side by side. Either several gates, or several vectors of units. Its weights lie in slices of as many
+// vectors as a tile multiplies at once, all of a slice's k one after the other: with few registers, a tile of six rows
+// and two vectors reads half the weights of one of three rows and four.
 template <int Gates, int Units> struct Panel {
   static_assert(Gates == 1 || Units == 1);
   static constexpr int vectors = Gates * Units;
   static constexpr int gates = Gates, units = Units;
+  static constexpr int slice = vector_registers == 16 && vectors == 4 ? 2 : vectors, slices = vectors / slice;
   template <class T> static constexpr int width = vectors * lanes<T>;  // elements of a row of the panel
   template <class T> static FASTRNN_FN int64_t count(int64_t n) { return ceil_div(n, Units * lanes<T>); }
   template <class T> static FASTRNN_FN int64_t size(int64_t n, int64_t depth) { return count<T>(n) * depth * width<T>; }
 };
 using PlainPanel = Panel<1, 2>;
-template <int Gates> struct GatePanelOf {
-  using Type = Panel<Gates, 1>;
-};
-template <> struct GatePanelOf<1> {
-  using Type = PlainPanel;
-};
-template <int Gates> using GatePanel = typename GatePanelOf<Gates>::Type;
+template <int Gates> using GatePanel = Panel<Gates, Gates == 1 ? 2 : 1>;
 
 // The first n elements of `live` rows, one after another, transposed.
 template <class T>
@@ -54,12 +51,12 @@ FASTRNN_FN void load_block(const T* rows, int64_t stride, int64_t live, int n, V
 template <class P, class T>
 void pack_panel(const T* source, int64_t units, int64_t depth, int64_t panel, T* out) {
   constexpr int L = lanes<T>;
-  constexpr int64_t width = P::template width<T>;
+  constexpr int64_t width = P::slice * L;
   for (int v = 0; v < P::vectors; ++v) {
     const int64_t unit = (panel * P::units + (P::gates == 1 ? v : 0)) * L;
     const T* rows = source + ((P::gates == 1 ? 0 : v) * units + unit) * depth;
     const int64_t live = min(L, units - unit);
-    T* to = out + v * L;
+    T* to = out + v / P::slice * depth * width + v % P::slice * L;
     for (int64_t k = 0; k < depth; k += L) {
       const int n = static_cast<int>(min(L, depth - k));
       Vec<T> block[L];

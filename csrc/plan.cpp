@@ -111,12 +111,18 @@ ChunkRows chunks(const Problem& p, const Plan& way) {
   return {of(std::clamp<int64_t>((1 << 20) / share, 8, 4096), team_rows), of(256, d.rows)};
 }
 
-// From one use of a panel to its next, all others of both matrices pass through the caches.
-bool from_memory(const Problem& p) {
+// From one use of a panel to its next, all others of both matrices pass through the L3, and from one step to the next a
+// thread's share of W_hh through its L2.
+Level weights_level(const Problem& p, const Plan& way) {
   const Dims& d = p.dims;
-  const double values =
-      static_cast<double>(p.directions * p.gates * d.hidden) * static_cast<double>(d.input + d.output);
-  return values * p.itemsize > 0.5 * machine.l3_bytes;
+  const double column_bytes = static_cast<double>(p.gates * d.hidden * p.itemsize);
+  if (p.directions * column_bytes * static_cast<double>(d.input + d.output) > 0.5 * machine.l3_bytes)
+    return Level::memory;
+  return column_bytes * static_cast<double>(d.output) / way.team_size > machine.l2_bytes ? Level::l3 : Level::l2;
+}
+const char* name(Level level) {
+  constexpr const char* names[] = {"the L2", "the L3", "memory"};
+  return names[static_cast<int>(level)];
 }
 
 // From one number to try to the next, and at last `most`: steps of a quarter, so that a machine of hundreds of threads
@@ -160,7 +166,7 @@ Plan plan(const Problem& p, int max_threads) {
     if (ns < best_cost) best = way, best_cost = ns;
   });
   best.insists = partition != Partition::automatic;
-  best.from_memory = from_memory(p);
+  best.weights = weights_level(p, best);
   best.chunk = chunks(p, best);
   return best;
 }
@@ -177,7 +183,7 @@ std::string explain(const Problem& p, int max_threads) {
   const Machine& m = machine;
   char line[200];
   std::snprintf(line, sizeof line, "L2 %.0f KiB, L3 %.0f KiB; weights come from %s; times in µs of one layer\n",
-                m.l2_bytes / 1024, m.l3_bytes / 1024, from_memory(p) ? "memory" : "the caches");
+                m.l2_bytes / 1024, m.l3_bytes / 1024, name(weights_level(p, rows.front().way)));
   std::string text = line;
   text +=
       "directions  teams  team size    total  step products  pointwise  meetings  exchange  time products  "

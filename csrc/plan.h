@@ -24,7 +24,7 @@ struct Plan {
   int teams = 1;       // a direction's rows are dealt out to
   int team_size = 1;   // threads that share a team's hidden units
   bool insists = false;  // on its threads: a test has forced the partition
-  bool from_memory = false;  // weights are more than the caches keep
+  Level weights = Level::l2;
   ChunkRows chunk{};
 
   int threads() const { return directions * teams * team_size; }

@@ -27,12 +27,16 @@ template <class T> struct Product {
   const T* panels;
   const T* init;  // a row of the panel's width for each panel
   Range range;    // of panels
+  bool side_by_side = true;  // results of panels: where(…)'s panel is the panel's width
   bool backwards = false;  // walk the panels from the last to the first
-  bool from_memory = false;  // the panels: each is fetched while the one before it is multiplied
+  Level from = Level::l2;  // the panels: from afar each is fetched while the one before it is multiplied
   Unpacked<T> unpacked = {};  // with weights: in place of `panels`
 };
 
-// Vectors of a tile, at most.
+// To fetch from an L3, too, pays for short vectors, which a tile is done with sooner: with long ones it was level.
+FASTRNN_FN bool is_far(Level from) { return vector_registers == 16 ? from != Level::l2 : from == Level::memory; }
+
+// Vectors of a panel for the rows of a tile, at most, or of the panels that few rows are multiplied with at once.
 inline constexpr int tile_vectors = 32;
 
 // Places that a pointwise stage, or the next tile, will read: noted for a tile to fetch on its way, or fetched at once.
@@ -68,24 +72,28 @@ template <class T> struct Target {
   const Wanted* wanted = nullptr;  // by the pointwise stage, if it expects anything
 };
 
-// The micro-kernels for panels of N vectors by their number of rows and of panels.
+// The micro-kernels for slices of N vectors by their number of rows and of slices.
 template <class T, int N, Order order> struct Tiles {
   using Function = void (*)(const Tile<T>&);
 
-  // One or two rows take several panels at once: how often.
-  static FASTRNN_FN int64_t groups(int64_t rows, int64_t panels, int64_t depth) {
-    if (rows > 2) return panels;
-    if (rows == 2) return ceil_div(panels, tile_panels<2, N>);
-    const bool are_short = depth * N * lanes<T> * static_cast<int64_t>(sizeof(T)) <= short_panel_bytes;
-    return are_short ? ceil_div(panels, short_panels<N>) : ceil_div(panels, tile_panels<1, N>);
+  // Few rows take several slices at once: at most.
+  static FASTRNN_FN int64_t slices(int64_t rows, int64_t depth) {
+    if (rows > 3) return 1;
+    if (rows == 3) return tile_slices<3, N>;
+    if (rows == 2) return tile_slices<2, N>;
+    const bool are_short = depth * N * lanes<T> * static_cast<int64_t>(sizeof(T)) <= short_slice_bytes;
+    return are_short ? short_slices<N> : tile_slices<1, N>;
   }
-  template <bool in_pairs> static FASTRNN_FN Function find(int64_t rows, int64_t panels) {
+  template <bool in_pairs> static FASTRNN_FN Function find(int64_t rows, int64_t slices) {
     if constexpr (in_pairs) {
-      if (panels == 2) return rows_in_pairs[rows - 1];
+      if (slices == 2) return rows_in_pairs[rows - 1];
     }
-    return rows == 1 ? one_row[panels - 1] : rows == 2 ? two_rows[panels - 1] : more_rows[rows - 1];
+    return rows == 1   ? one_row[slices - 1]
+           : rows == 2 ? two_rows[slices - 1]
+           : rows == 3 ? three_rows[slices - 1]
+                       : more_rows[rows - 1];
   }
-  static FASTRNN_FN Function find_one_panel(int64_t rows) { return more_rows[rows - 1]; }
+  static FASTRNN_FN Function find_one_slice(int64_t rows) { return more_rows[rows - 1]; }
   // For at least half of a full tile's rows: with fewer a k is too short to fetch something beside it.
   static constexpr int fewest_fetching = tile_rows<N> / 2;
   template <Ahead ahead> static FASTRNN_FN Function find_fetching(int64_t rows) {
@@ -93,7 +101,7 @@ template <class T, int N, Order order> struct Tiles {
   }
 
  private:
-  template <int M, int... P> static constexpr auto by_panels(std::integer_sequence<int, P...>) {
+  template <int M, int... P> static constexpr auto by_slices(std::integer_sequence<int, P...>) {
     struct Table {
       Function at[sizeof...(P)];
       constexpr Function operator[](int64_t i) const { return at[i]; }
@@ -107,8 +115,9 @@ template <class T, int N, Order order> struct Tiles {
     };
     return Table{{tile<T, first + M, N, P, order, ahead>...}};
   }
-  static constexpr auto one_row = by_panels<1>(std::make_integer_sequence<int, tile_panels<1, N>>{});
-  static constexpr auto two_rows = by_panels<2>(std::make_integer_sequence<int, tile_panels<2, N>>{});
+  static constexpr auto one_row = by_slices<1>(std::make_integer_sequence<int, tile_slices<1, N>>{});
+  static constexpr auto two_rows = by_slices<2>(std::make_integer_sequence<int, tile_slices<2, N>>{});
+  static constexpr auto three_rows = by_slices<3>(std::make_integer_sequence<int, tile_slices<3, N>>{});
   static constexpr auto more_rows = by_rows<1, 1, Ahead::nothing>(std::make_integer_sequence<int, tile_rows<N>>{});
   static constexpr auto rows_in_pairs = by_rows<1, 2, Ahead::nothing>(std::make_integer_sequence<int, pair_rows<N>>{});
   template <Ahead ahead>
@@ -120,14 +129,16 @@ template <class T, int N, Order order> struct Tiles {
 // is computed. Rows and panels are cut evenly: no tile is left with too little to fill the registers. In pairs of
 // panels if the caller says so, who has packed them then, and not into memory. If it expects, a Target says what is
 // wanted after.
-template <int N, bool in_pairs = false, bool expects = false, class T, class Where, class Done>
+template <class P, bool in_pairs = false, bool expects = false, class T, class Where, class Done>
 FASTRNN_FN void multiply(const Product<T>& q, Where&& where, Done&& done) {
+  constexpr int N = P::slice, W = P::template width<T>;
   using Kernels = Tiles<T, N, Order::by_k>;
-  constexpr int W = N * lanes<T>;
-  const int64_t panel_size = q.depth * W, panels = q.range.end - q.range.begin;
+  const int64_t panel_size = q.depth * W, slice_size = q.depth * N * lanes<T>, panels = q.range.end - q.range.begin;
   const int64_t row_blocks = ceil_div(q.rows, in_pairs ? pair_rows<N> : tile_rows<N>);
-  const bool packs = q.unpacked.weights, may_fetch = q.from_memory && !packs && row_blocks >= N;
-  const int64_t groups = in_pairs ? ceil_div(panels, 2) : packs ? panels : Kernels::groups(q.rows, panels, q.depth);
+  const bool packs = q.unpacked.weights, may_fetch = is_far(q.from) && !packs && row_blocks >= N;
+  const int64_t most = in_pairs ? 2 : Kernels::slices(q.rows, q.depth);  // slices of a tile
+  const bool one_panel = packs || (P::slices > 1 && !q.side_by_side);
+  const int64_t groups = one_panel ? panels : ceil_div(panels, max(1, most / P::slices));
   for (int64_t i = 0; i < groups; ++i) {
     const Range group = share(panels, q.backwards ? groups - 1 - i : i, groups);
     const int64_t panel = q.range.begin + group.begin, count = group.end - group.begin;
@@ -142,30 +153,34 @@ FASTRNN_FN void multiply(const Product<T>& q, Where&& where, Done&& done) {
     for (int64_t block = 0; block < row_blocks; ++block) {
       const Range rows = share(q.rows, block, row_blocks);
       const Target<T> to = where(rows.begin, rows.end - rows.begin, panel, count);
-      Tile<T> args{.depth = q.depth,
-                   .a = q.a + rows.begin * q.a_stride,
-                   .a_stride = q.a_stride,
-                   .b = packs ? q.unpacked.panel : q.panels + panel * panel_size,
-                   .b_panel = panel_size,
-                   .init = q.init + panel * W,
-                   .c = to.c,
-                   .c_row = to.row,
-                   .c_panel = to.panel};
-      auto kernel = Kernels::template find<in_pairs>(rows.end - rows.begin, count);
       const bool runs = fetches && block < N;
-      if (runs) {
-        const int64_t next = q.backwards ? panel - 1 : panel + count;
-        args.run = q.panels + next * panel_size + block * q.depth * lanes<T>;
-        kernel = Kernels::template find_fetching<Ahead::run>(rows.end - rows.begin);
-      }
-      if constexpr (expects && fetches_on_the_way) {
+      const int64_t tiles = P::slices == 1 ? 1 : runs ? P::slices : ceil_div(count * P::slices, most);
+      for (int64_t tile = 0; tile < tiles; ++tile) {
+        const Range slices = share(count * P::slices, tile, tiles);
+        Tile<T> args{.depth = q.depth,
+                     .a = q.a + rows.begin * q.a_stride,
+                     .a_stride = q.a_stride,
+                     .b = (packs ? q.unpacked.panel : q.panels + panel * panel_size) + slices.begin * slice_size,
+                     .b_slice = slice_size,
+                     .init = q.init + panel * W + slices.begin * N * lanes<T>,
+                     .c = to.c + slices.begin * N * lanes<T>,
+                     .c_row = to.row,
+                     .c_slice = P::slices == 1 ? to.panel : N * lanes<T>};
+        auto kernel = Kernels::template find<in_pairs>(rows.end - rows.begin, slices.end - slices.begin);
         if (runs) {
-          to.wanted->fetch_from(0);
-        } else if (to.wanted->hand_to(args)) {
-          kernel = Kernels::template find_fetching<Ahead::places>(rows.end - rows.begin);
+          const int64_t next = q.backwards ? panel - 1 : panel + count;
+          args.run = q.panels + next * panel_size + slices.begin * slice_size + block * q.depth * lanes<T>;
+          kernel = Kernels::template find_fetching<Ahead::run>(rows.end - rows.begin);
         }
+        if constexpr (expects && fetches_on_the_way) {
+          if (runs) {
+            to.wanted->fetch_from(0);
+          } else if (to.wanted->hand_to(args)) {
+            kernel = Kernels::template find_fetching<Ahead::places>(rows.end - rows.begin);
+          }
+        }
+        kernel(args);
       }
-      kernel(args);
       done(rows.begin, rows.end - rows.begin, panel, count, to);
     }
   }
@@ -192,7 +207,7 @@ FASTRNN_FN void multiply_columns(int64_t depth, Matrix<const T*> a, int64_t rows
                  .init_row = init.stride,
                  .c = c.data + begin * c.stride,
                  .c_row = c.stride};
-    auto kernel = Kernels::find_one_panel(end - begin);
+    auto kernel = Kernels::find_one_slice(end - begin);
     Wanted wanted;
     if (init.stride && end < rows) {  // the sums of the next tile
       for (int64_t row = end; row < share(rows, i + 1, tiles).end; ++row) {
@@ -208,24 +223,24 @@ FASTRNN_FN void multiply_columns(int64_t depth, Matrix<const T*> a, int64_t rows
 
 // A product of many rows that come from further away than the first cache: where they are long, tiles have two panels
 // and half as many rows, so that fewer are read at a time, and half as often.
-template <int N, class T, class Where> FASTRNN_FN void multiply_many(const Product<T>& q, Where&& where) {
+template <class P, class T, class Where> FASTRNN_FN void multiply_many(const Product<T>& q, Where&& where) {
   const auto done = [](auto&&...) {};
-  if constexpr (N == 2) {
-    const bool are_long = q.depth * tile_rows<N> * static_cast<int64_t>(sizeof(T)) > long_rows_bytes;
-    if (are_long && q.rows > 2 && !q.from_memory && !q.unpacked.weights) {
-      return multiply<N, true>(q, where, done);
+  if constexpr (P::vectors == 2) {
+    const bool are_long = q.depth * tile_rows<P::slice> * static_cast<int64_t>(sizeof(T)) > long_rows_bytes;
+    if (are_long && q.rows > 2 && q.from != Level::memory && !q.unpacked.weights) {
+      return multiply<P, true>(q, where, done);
     }
   }
-  multiply<N>(q, where, done);
+  multiply<P>(q, where, done);
 }
 
 // A tile's worth of memory, for results that go through a pointwise stage next.
 template <class T> struct TileBuffer {
   alignas(64) T data[tile_vectors * lanes<T>];
 
-  template <int N> FASTRNN_FN Target<T> target() {
-    constexpr int W = N * lanes<T>;
-    return {data, W, 2 * W};  // several panels come with at most two rows
+  template <class P> FASTRNN_FN Target<T> target(int64_t panels) {
+    constexpr int W = P::template width<T>;
+    return {data, panels * W, W};
   }
 };
 
@@ -253,10 +268,10 @@ FASTRNN_FN void multiply_pointwise(const Product<T>& product, int64_t row0, int6
   constexpr bool expects = !std::is_null_pointer_v<std::remove_reference_t<Expect>>;
   TileBuffer<T> buffer;
   Wanted wanted;
-  multiply<P::vectors, false, expects>(
+  multiply<P, false, expects>(
       product,
       [&](int64_t row, int64_t rows, int64_t panel, int64_t panels) FASTRNN_LAMBDA {
-        Target<T> tile = buffer.template target<P::vectors>();
+        Target<T> tile = buffer.template target<P>(panels);
         if constexpr (expects) {
           wanted.count = 0;
           wanted.on_the_way = rows >= Tiles<T, P::vectors, Order::by_k>::fewest_fetching;

@@ -162,8 +162,15 @@ template <class Cell, class T> class BackwardPass {
   FASTRNN_FN void multiply_rows(int64_t depth, const T* a, int64_t stride, int64_t row0, int64_t count, int64_t pack,
                                 Range range, int64_t n, int64_t step, Expect&& expects, Apply&& apply) {
     if (count == 0) return;  // nor is there an `a`
-    multiply_pointwise<PlainPanel>(Product<T>{depth, a + rows.sorted(row0) * stride, rows.stride * stride, count,
-                                              s.pack + pack, s.pack + at.zeros, range, step % 2 == 1, s.from_memory},
+    multiply_pointwise<PlainPanel>(Product<T>{.depth = depth,
+                                              .a = a + rows.sorted(row0) * stride,
+                                              .a_stride = rows.stride * stride,
+                                              .rows = count,
+                                              .panels = s.pack + pack,
+                                              .init = s.pack + at.zeros,
+                                              .range = range,
+                                              .backwards = step % 2 == 1,
+                                              .from = s.weights},
                                    row0, n, expects, apply);
   }
 
@@ -283,9 +290,16 @@ template <class Cell, class T> class BackwardPass {
     const Range k = by_columns ? Range{0, chunk.rows} : share(chunk.rows, me.direction_rank, me.direction_size);
     const T* a = chunk.slots + k.begin * slot_stride + (Cell::slots - Cell::gates) * d.hidden;
     T* out = dx_chunk + k.begin * stride;
-    multiply<N>(
-        Product<T>{Cell::gates * d.hidden, a, slot_stride, k.end - k.begin, s.pack + at.input, s.pack + at.zeros, range,
-                   false, s.from_memory},
+    multiply<PlainPanel>(
+        Product<T>{.depth = Cell::gates * d.hidden,
+                   .a = a,
+                   .a_stride = slot_stride,
+                   .rows = k.end - k.begin,
+                   .panels = s.pack + at.input,
+                   .init = s.pack + at.zeros,
+                   .range = range,
+                   .side_by_side = false,
+                   .from = s.weights},
         [&](int64_t row, int64_t, int64_t panel, int64_t) {
           return Target<T>{out + row * stride + panel * W, stride, W};
         },

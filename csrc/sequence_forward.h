@@ -127,11 +127,19 @@ template <class Cell, class T> class ForwardPass {
       me.team_barrier->wait();
     }
     constexpr int W = In::template width<T>;
-    multiply_many<In::vectors>(Product<T>{d.input, a, stride, count, s.pack + at.input, s.pack + at.input_bias, units,
-                                          false, s.from_memory, unpacked<In>(s.w_ih, at.input, d.input)},
-                               [&](int64_t row, int64_t, int64_t panel, int64_t) {
-                                 return Target<T>{products + (panel * capacity + row) * W, W, capacity * W};
-                               });
+    multiply_many<In>(Product<T>{.depth = d.input,
+                                 .a = a,
+                                 .a_stride = stride,
+                                 .rows = count,
+                                 .panels = s.pack + at.input,
+                                 .init = s.pack + at.input_bias,
+                                 .range = units,
+                                 .side_by_side = capacity == 1,
+                                 .from = s.weights,
+                                 .unpacked = unpacked<In>(s.w_ih, at.input, d.input)},
+                      [&](int64_t row, int64_t, int64_t panel, int64_t) {
+                        return Target<T>{products + (panel * capacity + row) * W, W, capacity * W};
+                      });
     if (even && s.in_place) me.team_barrier->wait();
     return end;
   }
@@ -154,15 +162,15 @@ template <class Cell, class T> class ForwardPass {
                           Range range, int64_t step) const {
     // Going back and forth leaves the end of one step's weights in the cache for the start of the next.
     const bool backwards = step % 2 == 1;
-    return {depth,
-            a + rows.first * stride,
-            rows.stride * stride,
-            count,
-            s.pack + pack,
-            s.pack + bias,
-            range,
-            backwards,
-            s.from_memory};
+    return {.depth = depth,
+            .a = a + rows.first * stride,
+            .a_stride = rows.stride * stride,
+            .rows = count,
+            .panels = s.pack + pack,
+            .init = s.pack + bias,
+            .range = range,
+            .backwards = backwards,
+            .from = s.weights};
   }
 
   void one_step(int64_t step, int64_t offset) {

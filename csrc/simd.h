@@ -121,6 +121,20 @@ FASTRNN_FN VecD fma(VecD a, VecD b, VecD c) {
 #endif
 }
 
+// c += a * b. In place: left to itself GCC moves sums of an unrolled loop between registers where few are free.
+template <class T, bool in_place> FASTRNN_FN void add_product(Vec<T>& c, Vec<T> a, Vec<T> b) {
+#if defined(__FMA__) && !defined(__AVX512F__)
+  if constexpr (in_place && sizeof(T) == 4) {
+    asm("vfmadd231ps %2, %1, %0" : "+x"(c) : "x"(a), "x"(b));
+    return;
+  } else if constexpr (in_place) {
+    asm("vfmadd231pd %2, %1, %0" : "+x"(c) : "x"(a), "x"(b));
+    return;
+  }
+#endif
+  c = fma(a, b, c);
+}
+
 // The lesser, or greater, of each lane and the limit; NaN stays NaN, which x86 takes from the second argument.
 // (GCC 12 takes the plain AVX-512 forms for uses of what was never written.)
 FASTRNN_FN VecF at_most(VecF v, float limit) {

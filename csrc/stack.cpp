@@ -236,7 +236,7 @@ void run_forward(const Spec& spec, const Kernels<T>& k, const std::vector<LayerW
     s.batch = memory.batch;
     s.reverse = direction == 1;
     s.chunk = way.chunk;
-    s.from_memory = way.from_memory;
+    s.weights = way.weights;
     s.dropout = layer_dropout(spec, layer, call.dropout_seed, training);
     // What a layer gives: on the tape in training; else in y, where the next layer overwrites it step by step, or,
     // where the other direction still needs it, in turn in y and beside it.
@@ -361,7 +361,7 @@ void run_backward(const Spec& spec, const Kernels<T>& k, const std::vector<Layer
     s.batch = memory.batch;
     s.reverse = direction == 1;
     s.chunk = way.chunk;
-    s.from_memory = way.from_memory;
+    s.weights = way.weights;
     s.dropout = layer_dropout(spec, layer, call.dropout_seed, true);
     s.x = layer ? output(layer - 1) : reading(view<T>(call.x));
     s.y = columns(output(layer), direction * P);

@@ -55,7 +55,7 @@ def test_what_is_plain():
 
 
 def test_weights_that_no_cache_keeps():
-    """The smallest network there is has its weights in the caches, the largest that can be described has not."""
-    for hidden, place in ((8, "the caches"), (1 << 17, "memory")):
+    """The smallest network there is has its weights in the nearer cache, the largest that can be described in none."""
+    for hidden, place in ((8, "the L2"), (1 << 17, "memory")):
         spec = _core.make_spec("lstm", hidden, hidden)
         assert f"weights come from {place};" in _core.explain_plan(spec, 10, 4, False)
