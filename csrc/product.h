@@ -135,7 +135,7 @@ FASTRNN_FN void multiply(const Product<T>& q, Where&& where, Done&& done) {
   using Kernels = Tiles<T, N, Order::by_k>;
   const int64_t panel_size = q.depth * W, slice_size = q.depth * N * lanes<T>, panels = q.range.end - q.range.begin;
   const int64_t row_blocks = ceil_div(q.rows, in_pairs ? pair_rows<N> : tile_rows<N>);
-  const bool packs = q.unpacked.weights, may_fetch = is_far(q.from) && !packs && row_blocks >= N;
+  const bool packs = q.unpacked.weights, may_fetch = !in_pairs && is_far(q.from) && !packs && row_blocks >= N;
   const int64_t most = in_pairs ? 2 : Kernels::slices(q.rows, q.depth);  // slices of a tile
   const bool one_panel = packs || (P::slices > 1 && !q.side_by_side);
   const int64_t groups = one_panel ? panels : ceil_div(panels, max(1, most / P::slices));

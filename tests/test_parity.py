@@ -67,6 +67,7 @@ LARGE = [
         Case(cell, 3, 4, 5, 900, bidirectional=True),  # more steps than a chunk of the products over time holds
         Case(cell, 200, 24, 33, 30, layers=2, ragged=True),  # the same of ragged rows, layer upon layer
         Case(cell, 1030, 7, 3, 2),  # many panels of units
+        Case(cell, 1030, 700, 33, 2),  # weights that are fetched ahead, and tiles of two panels for long rows
         Case(cell, 6, 700, 3, 2),  # and of inputs
         Case(cell, 5, 3, 2, 4, layers=6),
         Case(cell, 5, 3, 2, 4, layers=5, bidirectional=True),
